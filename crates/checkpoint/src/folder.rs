@@ -1,0 +1,439 @@
+//! A checkpoint folder in the Hugging Face layout, one file or sharded, or a single file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+use memmap2::MmapOptions;
+use serde::Deserialize;
+
+use crate::header::Header;
+use crate::manifest::Sha256Sum;
+use crate::source::{Source, TensorInfo, TensorView};
+use crate::{CheckpointError, Manifest};
+
+/// The weights of a folder that are not sharded.
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// The index of a sharded folder.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Metadata keys that begin so are ours, and must be the same in all shards.
+const OWN_KEYS: &str = "quench";
+
+/// An open checkpoint folder (or file). Headers are read when it is opened, tensors when they are asked for.
+///
+/// A tensor with a checksum on record ([`Manifest::sha256`]) is checked the first time that it is read.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    files: Vec<Header>,
+    /// By name: which file, and whether its checksum was found right.
+    tensors: BTreeMap<String, (usize, OnceLock<()>)>,
+    metadata: BTreeMap<String, String>,
+    manifest: Manifest,
+}
+
+impl Folder {
+    /// Opens `path`: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards, or a single
+    /// `.safetensors` file. Only headers are read.
+    ///
+    /// Where a folder has both, `model.safetensors` is taken, as `transformers` does.
+    ///
+    /// Errors: a missing, truncated or over-long file, a header that is none, an index that disagrees with its shards, a
+    /// tensor that occurs twice, shards of two checkpoints, an unknown version of Quench's dialect; each names the file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        let attributes =
+            fs::metadata(path).map_err(|source| CheckpointError::Read { file: path.to_path_buf(), source })?;
+        if attributes.is_file() {
+            return Self::open_file(path);
+        }
+        let (weights, index) = (path.join(WEIGHTS), path.join(INDEX));
+        if weights.exists() {
+            Self::gather(path, vec![Header::open(weights)?])
+        } else if index.exists() {
+            Self::open_sharded(path, &index)
+        } else {
+            let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
+            Err(match pickled.map(|name| path.join(name)).into_iter().find(|file| file.exists()) {
+                Some(file) => CheckpointError::Pickled { file },
+                None => CheckpointError::NoCheckpoint { folder: path.to_path_buf() },
+            })
+        }
+    }
+
+    /// Opens one safetensors file of any name. Errors as [`Folder::open`].
+    pub fn open_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        Self::gather(path, vec![Header::open(path.to_path_buf())?])
+    }
+
+    fn open_sharded(path: &Path, index: &Path) -> Result<Self, CheckpointError> {
+        let shard_of = read_index(index)?;
+        let shards: BTreeSet<&String> = shard_of.values().collect();
+        let missing: Vec<_> = shards.iter().filter(|shard| !path.join(shard).exists()).collect();
+        if let Some(first) = missing.first() {
+            return Err(CheckpointError::MissingShard {
+                file: path.join(first),
+                index: index.to_path_buf(),
+                missing: missing.len(),
+                shards: shards.len(),
+            });
+        }
+        let files = shards.iter().map(|shard| Header::open(path.join(shard))).collect::<Result<Vec<_>, _>>()?;
+        let of_name: BTreeMap<&String, &Header> = shards.iter().copied().zip(&files).collect();
+        for (tensor, shard) in &shard_of {
+            if !of_name[shard].tensors.contains_key(tensor) {
+                return Err(CheckpointError::IndexDisagrees {
+                    index: index.to_path_buf(),
+                    tensor: tensor.clone(),
+                    shard: path.join(shard),
+                });
+            }
+        }
+        // A shard may hold tensors that the index leaves out: they are read too, as `transformers` does.
+        Self::gather(path, files)
+    }
+
+    /// Joins the files, each already checked on its own.
+    fn gather(path: &Path, files: Vec<Header>) -> Result<Self, CheckpointError> {
+        let mut tensors = BTreeMap::new();
+        let mut metadata = BTreeMap::<String, (usize, String)>::new();
+        let mut manifest = Manifest::default();
+        let mut layers = BTreeMap::new();
+        for (at, file) in files.iter().enumerate() {
+            let first = |earlier: usize| files[earlier].path.to_path_buf();
+            let second = || file.path.to_path_buf();
+            for name in file.tensors.keys() {
+                if let Some((earlier, _)) = tensors.insert(name.clone(), (at, OnceLock::new())) {
+                    let tensor = name.clone();
+                    return Err(CheckpointError::DuplicateTensor { tensor, first: first(earlier), second: second() });
+                }
+            }
+            for (key, value) in &file.metadata {
+                let (earlier, kept) = metadata.entry(key.clone()).or_insert_with(|| (at, value.clone()));
+                if kept != value && key.starts_with(OWN_KEYS) {
+                    let (key, first) = (key.clone(), first(*earlier));
+                    return Err(CheckpointError::MetadataDisagrees { key, first, second: second() });
+                }
+            }
+            for (layer, coded) in &file.manifest.layers {
+                if let Some(earlier) = layers.insert(layer.clone(), at) {
+                    let key = format!("layer {layer}");
+                    return Err(CheckpointError::MetadataDisagrees { key, first: first(earlier), second: second() });
+                }
+                manifest.layers.insert(layer.clone(), coded.clone());
+            }
+            manifest.sha256.extend(file.manifest.sha256.iter().map(|(name, sum)| (name.clone(), *sum)));
+        }
+        let metadata = metadata.into_iter().map(|(key, (_, value))| (key, value)).collect();
+        Ok(Self { path: path.to_path_buf(), files, tensors, metadata, manifest })
+    }
+
+    /// The files of this checkpoint, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| &*file.path)
+    }
+
+    /// Reads every tensor once, so that each checksum on record is checked.
+    ///
+    /// Errors: [`CheckpointError::Damaged`] for the first that is not right.
+    pub fn verify(&self) -> Result<(), CheckpointError> {
+        self.names().into_iter().try_for_each(|name| self.tensor(name).map(drop))
+    }
+}
+
+impl Source for Folder {
+    fn names(&self) -> Vec<&str> {
+        self.tensors.keys().map(String::as_str).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let (file, _) = self.tensors.get(name)?;
+        Some(self.files[*file].tensors[name].info.clone())
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+        let Some((file, verified)) = self.tensors.get(name) else {
+            return Err(CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() });
+        };
+        let Header { path, file, tensors, .. } = &self.files[*file];
+        let range = &tensors[name];
+        let view = if range.len == 0 {
+            // Nothing can be mapped at the end of a file.
+            TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), Vec::new())?
+        } else {
+            let unreadable = |source| CheckpointError::Read { file: path.to_path_buf(), source };
+            let (expected, found) = (range.begin + range.len, file.metadata().map_err(unreadable)?.len());
+            // Touching a page past the end would kill the process, so a file cut after it was opened is caught here.
+            if found < expected {
+                return Err(CheckpointError::Truncated { file: path.to_path_buf(), expected, found });
+            }
+            let mut options = MmapOptions::new();
+            let options = options.offset(range.begin).len(range.len as usize);
+            // SAFETY: the map is read-only and lies inside the file. The one thing that can go wrong is another process
+            // changing the file meanwhile; our own writer never does, it replaces files by renaming.
+            let map = unsafe { options.map(file) }.map_err(unreadable)?;
+            TensorView::mapped(path.clone(), name, range.info.clone(), map)
+        };
+        if let (None, Some(expected)) = (verified.get(), self.manifest.sha256.get(name)) {
+            if Sha256Sum::of(view.bytes()) != *expected {
+                return Err(CheckpointError::Damaged { file: path.to_path_buf(), tensor: name.to_owned() });
+            }
+            verified.get_or_init(|| ());
+        }
+        Ok(view)
+    }
+
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Which shard holds which tensor.
+fn read_index(index: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let wrong = |reason: String| CheckpointError::Index { file: index.to_path_buf(), reason };
+    let text = fs::read(index).map_err(|source| CheckpointError::Read { file: index.to_path_buf(), source })?;
+    let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    if weight_map.is_empty() {
+        return Err(wrong("it names no tensor".into()));
+    }
+    for shard in weight_map.values() {
+        // A name such as ../../secret would leave the folder.
+        let mut parts = Path::new(shard).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(wrong(format!("`{shard}` is not the name of a file in its folder")));
+        }
+    }
+    Ok(weight_map)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use safetensors::Dtype;
+
+    use super::*;
+    use crate::native::NamedTensor;
+    use crate::testing::forge;
+
+    /// A tensor of two bytes.
+    fn tensor(name: &str, bytes: [u8; 2]) -> NamedTensor {
+        NamedTensor { name: name.into(), dtype: Dtype::U8, shape: vec![2], bytes: bytes.into() }
+    }
+
+    /// Writes `files`, each of the given bytes.
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        folder
+    }
+
+    /// A file as other programs write them, with these metadata and tensors of two bytes.
+    fn foreign(metadata: &str, names: &[&str]) -> Vec<u8> {
+        let tensor = |(at, name): (usize, &&str)| {
+            let (begin, end) = (2 * at, 2 * at + 2);
+            format!(r#","{name}":{{"dtype":"BF16","shape":[1],"data_offsets":[{begin},{end}]}}"#)
+        };
+        let tensors: String = names.iter().enumerate().map(tensor).collect();
+        let header = format!(r#"{{"__metadata__":{metadata}{tensors}}}"#);
+        let data = vec![0; 2 * names.len()];
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+    }
+
+    const INDEX_OF_TWO: &[u8] =
+        br#"{"metadata":{"total_size":4},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}}"#;
+
+    fn error(folder: &tempfile::TempDir) -> CheckpointError {
+        let error = Folder::open(folder.path()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(folder.path().to_str().unwrap()), "{message}");
+        error
+    }
+
+    #[test]
+    fn one_file_is_read() {
+        let folder = folder(&[(WEIGHTS, &forge(&[], &[tensor("b", [3, 4]), tensor("a", [1, 2])]))]);
+        for source in [Folder::open(folder.path()), Folder::open_file(folder.path().join(WEIGHTS))] {
+            let source = source.unwrap();
+            assert_eq!(source.names(), ["a", "b"]);
+            assert_eq!(source.info("b"), Some(TensorInfo { dtype: Dtype::U8, shape: vec![2] }));
+            assert_eq!(source.info("c"), None);
+            let view = source.tensor("b").unwrap();
+            assert_eq!((view.bytes(), view.shape(), view.dtype()), (&[3, 4][..], &[2][..], Dtype::U8));
+            let error = source.tensor("c").unwrap_err().to_string();
+            assert!(error.contains("`c`") && error.contains(source.path().to_str().unwrap()), "{error}");
+        }
+        // A path to a file is as good.
+        assert_eq!(Folder::open(folder.path().join(WEIGHTS)).unwrap().names(), ["a", "b"]);
+    }
+
+    #[test]
+    fn shards_are_joined() {
+        let (one, two) = (foreign(r#"{"format":"pt","x":"1"}"#, &["a"]), foreign(r#"{"x":"2","y":"3"}"#, &["b", "c"]));
+        let folder = folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one), ("two.safetensors", &two)]);
+        let source = Folder::open(folder.path()).unwrap();
+        // Tensor c is in a shard and not in the index.
+        assert_eq!(source.names(), ["a", "b", "c"]);
+        assert_eq!(source.tensor("b").unwrap().file(), folder.path().join("two.safetensors"));
+        // Foreign strings that differ are no error; the first counts.
+        let metadata: Vec<_> = source.metadata().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(metadata, [("format", "pt"), ("x", "1"), ("y", "3")]);
+        assert_eq!(source.manifest(), Manifest::empty());
+        assert_eq!(source.files().count(), 2);
+    }
+
+    #[test]
+    fn empty_tensors_and_scalars_are_tensors() {
+        let header = r#"{"e":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},"s":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &1.5_f32.to_le_bytes()].concat();
+        let source = folder(&[(WEIGHTS, &bytes)]);
+        let source = Folder::open(source.path()).unwrap();
+        assert_eq!(source.tensor("e").unwrap().to_finite_f32().unwrap(), []);
+        assert_eq!(source.tensor("s").unwrap().to_finite_f32().unwrap(), [1.5]);
+        let empty = folder(&[(WEIGHTS, &forge(&[], &[]))]);
+        assert!(Folder::open(empty.path()).unwrap().names().is_empty());
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_was_expected() {
+        assert!(matches!(error(&folder(&[])), CheckpointError::NoCheckpoint { .. }));
+        let pickled = error(&folder(&[("pytorch_model.bin", b"")])).to_string();
+        assert!(pickled.contains("pytorch_model.bin") && pickled.contains("save_pretrained"), "{pickled}");
+        let absent = tempfile::tempdir().unwrap().path().join("absent");
+        let error = Folder::open(&absent).unwrap_err();
+        assert!(matches!(error, CheckpointError::Read { file, .. } if file == absent));
+    }
+
+    #[test]
+    fn missing_and_truncated_shards_are_named() {
+        let (one, two) = (forge(&[], &[tensor("a", [1, 2])]), forge(&[], &[tensor("b", [3, 4])]));
+        let missing = error(&folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one)]));
+        assert!(matches!(&missing, CheckpointError::MissingShard { missing: 1, shards: 2, .. }));
+        assert!(missing.to_string().contains("two.safetensors"), "{missing}");
+        for len in 0..two.len() {
+            let cut = folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one), ("two.safetensors", &two[..len])]);
+            let cut = error(&cut);
+            let CheckpointError::Truncated { file, found, .. } = &cut else { panic!("{len}: {cut}") };
+            assert!(file.ends_with("two.safetensors") && *found == len as u64, "{cut}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_disagrees_with_its_shards_is_refused() {
+        let (one, two) = (forge(&[], &[tensor("a", [1, 2])]), forge(&[], &[tensor("c", [3, 4])]));
+        let lacks = error(&folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one), ("two.safetensors", &two)]));
+        assert!(matches!(&lacks, CheckpointError::IndexDisagrees { tensor, .. } if tensor == "b"), "{lacks}");
+
+        let two = forge(&[], &[tensor("a", [1, 2]), tensor("b", [3, 4])]);
+        let twice = error(&folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one), ("two.safetensors", &two)]));
+        assert!(matches!(&twice, CheckpointError::DuplicateTensor { tensor, .. } if tensor == "a"), "{twice}");
+        assert!(twice.to_string().contains("two.safetensors"), "{twice}");
+    }
+
+    #[test]
+    fn an_index_that_is_none_is_refused() {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            r#"{"weight_map":{}}"#,
+            r#"{"weight_map":{"a":1}}"#,
+            r#"{"weight_map":{"a":""}}"#,
+            r#"{"weight_map":{"a":"."}}"#,
+            r#"{"weight_map":{"a":"../secret.safetensors"}}"#,
+            r#"{"weight_map":{"a":"/etc/passwd"}}"#,
+            r#"{"weight_map":{"a":"sub/one.safetensors"}}"#,
+        ] {
+            let error = error(&folder(&[(INDEX, text.as_bytes())]));
+            assert!(matches!(error, CheckpointError::Index { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn shards_of_two_checkpoints_are_not_mixed() {
+        let shards = |one: Vec<u8>, two: Vec<u8>| {
+            error(&folder(&[(INDEX, INDEX_OF_TWO), ("one.safetensors", &one), ("two.safetensors", &two)]))
+        };
+        let plans = shards(foreign(r#"{"quench.plan":"1"}"#, &["a"]), foreign(r#"{"quench.plan":"2"}"#, &["b"]));
+        assert!(matches!(&plans, CheckpointError::MetadataDisagrees { key, .. } if key == "quench.plan"), "{plans}");
+
+        let layer = crate::Layer { scheme: "int4/row/f16".parse().unwrap(), shape: [1, 1] };
+        let file = |name| forge(&[("layer", layer.clone())], &[tensor(name, [1, 2])]);
+        let layers = shards(file("a"), file("b"));
+        assert!(matches!(&layers, CheckpointError::MetadataDisagrees { key, .. } if key == "layer layer"), "{layers}");
+    }
+
+    #[test]
+    fn a_damaged_dense_tensor_is_refused_every_time_and_the_others_are_read() {
+        let mut bytes = forge(&[], &[tensor("a", [1, 2]), tensor("b", [3, 4])]);
+        *bytes.last_mut().unwrap() ^= 0x10;
+        let folder = folder(&[(WEIGHTS, &bytes)]);
+        let source = Folder::open(folder.path()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(source.tensor("a").unwrap().bytes(), [1, 2]);
+            let error = source.tensor("b").unwrap_err();
+            assert!(matches!(error, CheckpointError::Damaged { tensor, .. } if tensor == "b"));
+        }
+        assert!(matches!(source.verify(), Err(CheckpointError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_cut_after_it_was_opened_is_refused() {
+        let folder = folder(&[(WEIGHTS, &forge(&[], &[tensor("a", [1, 2]), tensor("b", [3, 4])]))]);
+        let source = Folder::open(folder.path()).unwrap();
+        let file = OpenOptions::new().write(true).open(folder.path().join(WEIGHTS)).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 2).unwrap();
+        assert_eq!(source.tensor("a").unwrap().bytes(), [1, 2]);
+        assert!(matches!(source.tensor("b"), Err(CheckpointError::Truncated { .. })));
+    }
+
+    /// The maps of a file in this process: their lengths in bytes.
+    #[cfg(target_os = "linux")]
+    fn maps(file: &Path) -> Vec<u64> {
+        let file = file.canonicalize().unwrap();
+        let length = |line: &str| {
+            let (range, rest) = line.split_once(' ')?;
+            let (begin, end) = range.split_once('-')?;
+            rest.ends_with(file.to_str()?)
+                .then_some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(begin, 16).ok()?)
+        };
+        fs::read_to_string("/proc/self/maps").unwrap().lines().filter_map(length).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_view_maps_its_own_bytes_and_no_others() {
+        const MIB: usize = 1 << 20;
+        let big =
+            |name: &str| NamedTensor { name: name.into(), dtype: Dtype::U8, shape: vec![MIB], bytes: vec![7; MIB] };
+        let folder = folder(&[(WEIGHTS, &forge(&[], &[big("a"), big("b"), big("c")]))]);
+        let (source, file) = (Folder::open(folder.path()).unwrap(), folder.path().join(WEIGHTS));
+        assert_eq!(maps(&file), [], "opening reads headers only");
+        for name in source.names() {
+            let view = source.tensor(name).unwrap();
+            assert!(view.bytes().iter().all(|&byte| byte == 7));
+            let mapped: u64 = maps(&file).iter().sum();
+            // Whole pages, of at most 64 KiB on any Linux.
+            assert!((MIB as u64..=MIB as u64 + 2 * 65536).contains(&mapped), "{mapped} bytes mapped for {name}");
+        }
+        assert_eq!(maps(&file), [], "every view is unmapped when dropped");
+    }
+}

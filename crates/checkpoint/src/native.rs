@@ -1,0 +1,446 @@
+//! Our own dialect: a packed matrix as named tensors, with its scheme and checksums in the manifest.
+//!
+//! A layer is the Hugging Face name of a weight without `.weight`. For a layer `[out, in]` with `g` groups a row:
+//!
+//! | tensor | type | shape | holds |
+//! | --- | --- | --- | --- |
+//! | `<layer>.qweight` | I32 | `[out, words(in, b)]` | the codes, `b` bits each |
+//! | `<layer>.scales` | F32, F16, BF16 | `[out, g]`, or `[1, 1]` for one group in all | float scales |
+//! | `<layer>.scales` | I32 | `[out, words(g, bs)]`, or `[1, 1]` | nested: the scales' codes, `bs` bits each |
+//! | `<layer>.outer_scales` | F32, F16, BF16 | `[out, outer groups]`, or `[1, 1]` | nested: the scales of those |
+//! | `<layer>.qzeros` | I32 | `[out, words(g, b)]`, or `[1, 1]` | affine codes: the zero points, `b` bits each |
+//! | `<layer>.order` | I32 | `[in]` | where columns are reordered: stored column `j` is original column `order[j]` |
+//!
+//! `words(n, b) = ceil(n * b / 32)`; bits are packed as [`quench_format::bits`] says. I32 holds the bit pattern of a `u32`,
+//! since PyTorch has few operations on unsigned words. `docs/checkpoint.md` is the full specification.
+
+use half::{bf16, f16};
+use quench_format::{FloatKind, FormatError, Packed, Parts, Scale, Scales, Scheme, bits};
+use safetensors::Dtype;
+
+use crate::source::{TensorInfo, TensorView, words};
+use crate::{CheckpointError, Source};
+
+pub use crate::manifest::{FORMAT_VERSION, Layer};
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTensor {
+    /// Its name.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Extent of each axis, outermost first.
+    pub shape: Vec<usize>,
+    /// The elements, row-major and little-endian.
+    pub bytes: Vec<u8>,
+}
+
+/// One tensor of a packed layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Codes,
+    Scales,
+    OuterScales,
+    Zeros,
+    Order,
+}
+
+impl Piece {
+    /// The tensor's full name.
+    pub fn name(self, layer: &str) -> String {
+        let suffix = match self {
+            Self::Codes => "qweight",
+            Self::Scales => "scales",
+            Self::OuterScales => "outer_scales",
+            Self::Zeros => "qzeros",
+            Self::Order => "order",
+        };
+        format!("{layer}.{suffix}")
+    }
+
+    /// The tensor's bytes; empty if the matrix has no such part.
+    pub fn bytes(self, packed: &Packed) -> Vec<u8> {
+        let (scheme, parts) = (packed.scheme(), packed.parts());
+        let groups = scheme.group.scale_shape(packed.shape())[1];
+        match (self, &parts.scales, scheme.scale) {
+            (Self::Codes, ..) => word_bytes(&parts.codes),
+            (Self::Scales, Scales::Float(scales), Scale::Float(kind)) => float_bytes(kind, scales),
+            (Self::Scales, Scales::Nested { codes, .. }, Scale::Nested { code, .. }) => {
+                word_bytes(&bits::pack(codes, groups, code.bits()))
+            }
+            (Self::OuterScales, Scales::Nested { outer, .. }, Scale::Nested { outer: kind, .. }) => {
+                float_bytes(kind, outer)
+            }
+            (Self::Zeros, ..) => {
+                let zeros = parts.zeros.as_deref().unwrap_or_default();
+                word_bytes(&bits::pack(zeros, groups, scheme.code.bits()))
+            }
+            (Self::Order, ..) => word_bytes(parts.order.as_deref().unwrap_or_default()),
+            // A `Packed` has scales of the form that its scheme names.
+            (Self::Scales | Self::OuterScales, ..) => Vec::new(),
+        }
+    }
+
+    /// The part that a refusal is about.
+    fn at_fault(error: &FormatError) -> Self {
+        use FormatError as E;
+        match error {
+            E::Length { part, .. } | E::CodeRange { part, .. } | E::ScaleValue { part, .. } => match *part {
+                "scales" | "scale codes" => Self::Scales,
+                "outer scales" => Self::OuterScales,
+                "zeros" => Self::Zeros,
+                "order" => Self::Order,
+                _ => Self::Codes,
+            },
+            E::ScaleForm { .. } | E::ScaleOverflow { .. } => Self::Scales,
+            E::ZerosMissing { .. } | E::ZerosUnexpected { .. } | E::ZeroRange { .. } => Self::Zeros,
+            E::Order { .. } => Self::Order,
+            _ => Self::Codes,
+        }
+    }
+}
+
+/// The tensors of a layer with their types and shapes; `layer.shape` has been through [`check_shape`].
+pub(crate) fn layout(layer: &Layer, ordered: bool) -> Vec<(Piece, TensorInfo)> {
+    let Layer { scheme: Scheme { code, group, scale }, shape } = *layer;
+    let [rows, columns] = shape;
+    let packed =
+        |rows, columns, bits| TensorInfo { dtype: Dtype::I32, shape: vec![rows, bits::words_per_row(columns, bits)] };
+    let float = |kind, [rows, columns]: [usize; 2]| TensorInfo {
+        dtype: match kind {
+            FloatKind::F32 => Dtype::F32,
+            FloatKind::F16 => Dtype::F16,
+            FloatKind::BF16 => Dtype::BF16,
+        },
+        shape: vec![rows, columns],
+    };
+    let scales = group.scale_shape(shape);
+    let mut pieces = vec![(Piece::Codes, packed(rows, columns, code.bits()))];
+    match scale {
+        Scale::Float(kind) => pieces.push((Piece::Scales, float(kind, scales))),
+        Scale::Nested { code, group, outer } => {
+            pieces.push((Piece::Scales, packed(scales[0], scales[1], code.bits())));
+            pieces.push((Piece::OuterScales, float(outer, group.scale_shape(scales))));
+        }
+    }
+    if code.is_affine() {
+        pieces.push((Piece::Zeros, packed(scales[0], scales[1], code.bits())));
+    }
+    if ordered {
+        pieces.push((Piece::Order, TensorInfo { dtype: Dtype::I32, shape: vec![columns] }));
+    }
+    pieces
+}
+
+/// True if the checkpoint holds `layer` packed in this dialect.
+pub fn is_packed(source: &dyn Source, layer: &str) -> bool {
+    source.manifest().layers.contains_key(layer)
+}
+
+/// Reads a packed layer; `None` if the checkpoint does not hold it packed in this dialect.
+///
+/// Errors, each with the tensor's name: a tensor missing, of the wrong type or shape, damaged (by its checksum) or without
+/// a checksum, and parts that [`Packed::new`] refuses.
+pub fn read(source: &dyn Source, layer: &str) -> Result<Option<Packed>, CheckpointError> {
+    let Some(coded) = source.manifest().layers.get(layer) else { return Ok(None) };
+    let pieces = check(source, layer, coded)?;
+    let Layer { scheme, shape } = *coded;
+    let view = |piece: Piece| source.tensor(&piece.name(layer));
+
+    let codes = to_words(&view(Piece::Codes)?);
+    let [_, groups] = scheme.group.scale_shape(shape);
+    let scales = match scheme.scale {
+        Scale::Float(_) => Scales::Float(view(Piece::Scales)?.to_f32()?),
+        Scale::Nested { code, .. } => Scales::Nested {
+            codes: unpack(&view(Piece::Scales)?, groups, code.bits())?,
+            outer: view(Piece::OuterScales)?.to_f32()?,
+        },
+    };
+    let has = |piece| pieces.iter().any(|(present, _)| *present == piece);
+    let zeros = match has(Piece::Zeros) {
+        true => Some(unpack(&view(Piece::Zeros)?, groups, scheme.code.bits())?),
+        false => None,
+    };
+    let order = match has(Piece::Order) {
+        true => Some(to_words(&view(Piece::Order)?)),
+        false => None,
+    };
+    let parts = Parts { codes, scales, zeros, order };
+    match Packed::new(scheme, shape, parts) {
+        Ok(packed) => Ok(Some(packed)),
+        Err(error) => {
+            let tensor = Piece::at_fault(&error).name(layer);
+            let file = view(Piece::at_fault(&error)).map_or_else(|_| source.path().into(), |view| view.file().into());
+            Err(CheckpointError::Packed { file, tensor, source: error })
+        }
+    }
+}
+
+/// The tensors that spell `packed`, in the order of the table above.
+pub fn tensors(layer: &str, packed: &Packed) -> Vec<NamedTensor> {
+    let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
+    let tensor = |(piece, TensorInfo { dtype, shape }): (Piece, _)| NamedTensor {
+        name: piece.name(layer),
+        dtype,
+        shape,
+        bytes: piece.bytes(packed),
+    };
+    layout(&coded, packed.parts().order.is_some()).into_iter().map(tensor).collect()
+}
+
+/// Checks what headers say of a layer, reading none of it, and gives its tensors.
+pub(crate) fn check(
+    source: &dyn Source,
+    layer: &str,
+    coded: &Layer,
+) -> Result<Vec<(Piece, TensorInfo)>, CheckpointError> {
+    let refused = |reason| CheckpointError::Manifest { file: source.path().to_path_buf(), reason };
+    let [rows, columns] = coded.shape;
+    // Anything larger is no file of ours, and might overflow below.
+    if rows == 0 || columns == 0 || u32::try_from(rows.max(columns)).is_err() {
+        return Err(refused(format!("layer `{layer}` cannot have the shape {:?}", coded.shape)));
+    }
+    let ordered = source.info(&Piece::Order.name(layer)).is_some();
+    let pieces = layout(coded, ordered);
+    for (piece, expected) in &pieces {
+        let tensor = piece.name(layer);
+        let path = || source.path().to_path_buf();
+        let Some(found) = source.info(&tensor) else {
+            return Err(CheckpointError::MissingTensor { path: path(), tensor });
+        };
+        if found.dtype != expected.dtype {
+            let expected = expected.dtype.to_string();
+            return Err(CheckpointError::Dtype { file: path(), tensor, expected, found: found.dtype });
+        }
+        if found.shape != expected.shape {
+            let expected = expected.shape.clone();
+            return Err(CheckpointError::Shape { file: path(), tensor, expected, found: found.shape });
+        }
+        if !source.manifest().sha256.contains_key(&tensor) {
+            return Err(refused(format!("packed tensor `{tensor}` has no checksum")));
+        }
+    }
+    Ok(pieces)
+}
+
+fn to_words(view: &TensorView) -> Vec<u32> {
+    words(view.bytes(), u32::from_le_bytes).collect()
+}
+
+/// Codes of `bits` bits, `columns` to a row; the bits that belong to none must be zero, as they are in [`Packed`].
+fn unpack(view: &TensorView, columns: usize, bits: u32) -> Result<Vec<u16>, CheckpointError> {
+    let words = to_words(view);
+    let codes = bits::unpack(&words, columns, bits);
+    let again = bits::pack(&codes, columns, bits);
+    match words.iter().zip(&again).position(|(found, expected)| found != expected) {
+        None => Ok(codes),
+        Some(at) => Err(CheckpointError::Packed {
+            file: view.file().to_path_buf(),
+            tensor: view.name().to_owned(),
+            source: FormatError::Padding { row: at / bits::words_per_row(columns, bits) },
+        }),
+    }
+}
+
+fn word_bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// Exact: the scales of a `Packed` are values of their kind.
+fn float_bytes(kind: FloatKind, values: &[f32]) -> Vec<u8> {
+    match kind {
+        FloatKind::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        FloatKind::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        FloatKind::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::testing::{forge, packed};
+    use crate::{Folder, Writer};
+
+    fn every_code() -> Vec<String> {
+        let integers = (1..=16).flat_map(|bits| [format!("int{bits}"), format!("uint{bits}")]);
+        let logs = (2..=16).flat_map(|bits| [format!("slog{bits}"), format!("slog{bits}:mu8")]);
+        integers.chain(logs).chain(["nf4", "e2m1", "e4m3"].map(String::from)).collect()
+    }
+
+    /// Some of these round to the same name; a scheme is spelled in one way only.
+    const SCALES: [&str; 6] = ["f32", "f16", "bf16", "int8/tensor:f32", "uint5/2:f16", "e4m3/row:bf16"];
+
+    #[test]
+    fn every_scheme_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(folder.path(), 200_000).unwrap();
+        let mut expected = Vec::new();
+        for code in every_code() {
+            for group in ["tensor", "row", "1", "7", "32", "128"] {
+                for scale in SCALES {
+                    let scheme = format!("{code}/{group}/{scale}");
+                    for (shape, ordered) in [([1, 1], false), ([3, 70], true), ([2, 33], false)] {
+                        let layer = format!("{scheme}.{}", shape[1]);
+                        let packed = packed(&scheme, shape, ordered, expected.len() as u64);
+                        writer.packed(&layer, packed.clone()).unwrap();
+                        expected.push((layer, packed));
+                    }
+                }
+            }
+        }
+        let written = writer.finish().unwrap();
+        assert!(written.files.len() > 3);
+        let source = Folder::open(folder.path()).unwrap();
+        assert_eq!(source.manifest().layers.len(), expected.len());
+        for (layer, packed) in expected {
+            assert!(is_packed(&source, &layer));
+            let found = read(&source, &layer).unwrap_or_else(|error| panic!("{layer}: {error}"));
+            assert_eq!(found, Some(packed), "{layer}");
+        }
+        source.verify().unwrap();
+    }
+
+    /// A layer with every piece a layer can have.
+    const RICH: &str = "uint3/7/uint5/2:f16";
+
+    /// The file in `folder` made to hold `bytes`, and opened.
+    fn reopen(folder: &tempfile::TempDir, bytes: &[u8]) -> (PathBuf, Result<Folder, CheckpointError>) {
+        let file = folder.path().join("model.safetensors");
+        fs::write(&file, bytes).unwrap();
+        let source = Folder::open(folder.path());
+        (file, source)
+    }
+
+    fn open(bytes: &[u8]) -> (tempfile::TempDir, PathBuf, Result<Folder, CheckpointError>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, source) = reopen(&folder, bytes);
+        (folder, file, source)
+    }
+
+    #[test]
+    fn one_flipped_bit_is_refused_with_the_tensors_name() {
+        let packed = packed(RICH, [3, 20], true, 1);
+        let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
+        let tensors = tensors("a.b", &packed);
+        assert_eq!(tensors.len(), 5);
+        let bytes = forge(&[("a.b", coded)], &tensors);
+        let data = bytes.len() - tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
+        let mut seen = std::collections::BTreeSet::new();
+        let folder = tempfile::tempdir().unwrap();
+        for bit in 8 * data..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (file, source) = reopen(&folder, &flipped);
+            let error = read(&source.unwrap(), "a.b").unwrap_err();
+            let message = error.to_string();
+            let CheckpointError::Damaged { file: named, tensor } = error else { panic!("bit {bit}: {message}") };
+            assert_eq!(named, file);
+            assert!(message.contains(&tensor), "{message}");
+            seen.insert(tensor);
+        }
+        let mut names: Vec<_> = tensors.into_iter().map(|tensor| tensor.name).collect();
+        names.sort();
+        assert!(seen.iter().eq(&names), "{seen:?}");
+    }
+
+    #[test]
+    fn no_flipped_bit_of_the_header_gives_another_matrix() {
+        let packed = packed("slog5:mu8/7/f16", [3, 20], true, 1);
+        let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
+        let bytes = forge(&[("a.b", coded)], &tensors("a.b", &packed));
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let folder = tempfile::tempdir().unwrap();
+        for bit in 0..8 * header {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (_, source) = reopen(&folder, &flipped);
+            match source.and_then(|source| read(&source, "a.b")) {
+                // Padding may become another kind of white space, and metadata another key: then it is a foreign file.
+                Ok(None) => {}
+                Ok(Some(found)) => assert_eq!(found, packed, "bit {bit}"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_that_does_not_fit_is_refused_with_the_tensors_name() {
+        type Change = fn(&mut Vec<NamedTensor>);
+        fn of<'a>(tensors: &'a mut [NamedTensor], name: &str) -> &'a mut NamedTensor {
+            tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
+        }
+        // In a word of 32 bits, 7 codes of 3 bits or 3 of 5 leave the upper bits free.
+        let cases: [(&str, &str, Change); 13] = [
+            ("a.qweight", "no tensor", |t| t.retain(|tensor| tensor.name != "a.qweight")),
+            ("a.qweight", "type U32, expected I32", |t| of(t, "a.qweight").dtype = Dtype::U32),
+            ("a.qweight", "shape [2, 3], expected [3, 2]", |t| of(t, "a.qweight").shape = vec![2, 3]),
+            ("a.qweight", "padding after row 0", |t| of(t, "a.qweight").bytes[7] = 0x80),
+            ("a.scales", "no tensor", |t| t.retain(|tensor| tensor.name != "a.scales")),
+            ("a.scales", "padding after row 1", |t| of(t, "a.scales").bytes[7] = 0x80),
+            ("a.outer_scales", "expected F16", |t| of(t, "a.outer_scales").dtype = Dtype::BF16),
+            ("a.outer_scales", "shape [6], expected [3, 2]", |t| of(t, "a.outer_scales").shape = vec![6]),
+            ("a.outer_scales", "NaN", |t| of(t, "a.outer_scales").bytes[..2].fill(0xff)),
+            ("a.qzeros", "no tensor", |t| t.retain(|tensor| tensor.name != "a.qzeros")),
+            ("a.qzeros", "padding after row 2", |t| of(t, "a.qzeros").bytes[11] = 0x80),
+            ("a.order", "permutation", |t| of(t, "a.order").bytes.fill(0)),
+            ("a.order", "shape [19], expected [20]", |t| {
+                let order = of(t, "a.order");
+                order.shape = vec![19];
+                order.bytes.truncate(76);
+            }),
+        ];
+        let packed = packed(RICH, [3, 20], true, 1);
+        let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
+        for (tensor, what, change) in cases {
+            let mut tensors = tensors("a", &packed);
+            change(&mut tensors);
+            let (_folder, file, source) = open(&forge(&[("a", coded.clone())], &tensors));
+            let error = read(&source.unwrap(), "a").unwrap_err().to_string();
+            assert!(error.contains(&format!("`{tensor}`")) && error.contains(what), "{tensor}, {what}: {error}");
+            assert!(error.contains(file.parent().unwrap().to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_shape_is_refused_before_anything_is_read() {
+        let scheme = "uint3/tensor/f16".parse().unwrap();
+        for shape in [[0, 20], [3, 0], [usize::MAX, 2], [2, usize::MAX], [1 << 40, 1 << 40], [1 << 31, 1 << 31]] {
+            let (_folder, _, source) = open(&forge(&[("a", Layer { scheme, shape })], &[]));
+            let source = source.unwrap();
+            assert!(read(&source, "a").is_err(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_not_there_is_none() {
+        let packed = packed(RICH, [3, 20], false, 1);
+        // The tensors alone, as another dialect with the same names might have them.
+        let (_folder, _, source) = open(&forge(&[], &tensors("a", &packed)));
+        let source = source.unwrap();
+        assert!(!is_packed(&source, "a"));
+        assert_eq!(read(&source, "a").unwrap(), None);
+    }
+
+    #[test]
+    fn the_layout_is_the_one_in_the_documentation() {
+        let packed = packed(RICH, [3, 20], true, 1);
+        let found: Vec<_> = tensors("a", &packed).into_iter().map(|t| (t.name, t.dtype, t.shape)).collect();
+        let expected = [
+            ("a.qweight", Dtype::I32, vec![3, 2]),
+            ("a.scales", Dtype::I32, vec![3, 1]),
+            ("a.outer_scales", Dtype::F16, vec![3, 2]),
+            ("a.qzeros", Dtype::I32, vec![3, 1]),
+            ("a.order", Dtype::I32, vec![20]),
+        ];
+        assert_eq!(found, expected.map(|(name, dtype, shape)| (name.to_owned(), dtype, shape)));
+        let scales = Scales::Float(vec![1.0]);
+        let packed =
+            Packed::from_codes("int4/tensor/f16".parse().unwrap(), [1, 3], &[1, 2, 15], scales, None, None).unwrap();
+        let found: Vec<_> = tensors("a", &packed).into_iter().map(|t| (t.shape, t.bytes)).collect();
+        assert_eq!(found, [(vec![1, 1], vec![0x21, 0x0f, 0, 0]), (vec![1, 1], vec![0x00, 0x3c])]);
+    }
+}

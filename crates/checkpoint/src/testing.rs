@@ -1,0 +1,81 @@
+//! What the tests of several files need.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use quench_format::{Packed, Scale, Scales, Scheme};
+
+use crate::native::NamedTensor;
+use crate::shard::{Shard, Slot};
+use crate::{Layer, TensorInfo};
+
+/// The names in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: Result<fs::DirEntry, _>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): numbers that are the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}
+
+/// A matrix of random codes, scales, zeros and, if `ordered`, column order.
+pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Packed {
+    let mut random = Random(seed);
+    let scheme: Scheme = scheme.parse().unwrap_or_else(|error| panic!("{scheme}: {error}"));
+    let area = |[rows, columns]: [usize; 2]| rows * columns;
+    let mut codes =
+        |count, limit: usize| -> Vec<u16> { (0..count).map(|_| random.below(limit).try_into().unwrap()).collect() };
+    let grid = scheme.group.scale_shape(shape);
+    let floats = |raw: Vec<u16>, kind: quench_format::FloatKind| {
+        raw.into_iter().map(|raw| kind.round((1.0 + f32::from(raw)) / 997.0)).collect()
+    };
+    let scales = match scheme.scale {
+        Scale::Float(kind) => Scales::Float(floats(codes(area(grid), 1000), kind)),
+        Scale::Nested { code, group, outer } => Scales::Nested {
+            codes: codes(area(grid), code.len()),
+            outer: floats(codes(area(group.scale_shape(grid)), 1000), outer),
+        },
+    };
+    let zeros = scheme.code.is_affine().then(|| codes(area(grid), scheme.code.len()));
+    let codes = codes(area(shape), scheme.code.len());
+    let order = ordered.then(|| {
+        let mut order: Vec<u32> = (0..shape[1] as u32).collect();
+        for last in (1..order.len()).rev() {
+            order.swap(last, random.below(last + 1));
+        }
+        order
+    });
+    Packed::from_codes(scheme, shape, &codes, scales, zeros, order).unwrap()
+}
+
+/// The bytes of a safetensors file with any tensors and layers, whether they fit or not, and right checksums.
+pub fn forge(layers: &[(&str, Layer)], tensors: &[NamedTensor]) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    let slot = |tensor: &NamedTensor| {
+        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone() };
+        Slot::new(tensor.name.clone(), info).unwrap()
+    };
+    let layers = layers.iter().map(|(name, layer)| ((*name).to_owned(), layer.clone())).collect();
+    let slots: Vec<_> = tensors.iter().map(slot).collect();
+    let mut shard = Shard::start(&mut file, "forged".into(), slots.clone(), layers, &BTreeMap::new()).unwrap();
+    for (slot, tensor) in slots.iter().zip(tensors) {
+        shard.write(slot, &tensor.bytes).unwrap();
+    }
+    shard.seal().unwrap();
+    file.into_inner()
+}

@@ -1,0 +1,332 @@
+//! What can be typed: commands, options, and their help.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueHint};
+use quench::models::text::TextSource;
+
+use crate::device::Wanted;
+
+const CODES: &str = "\
+Exit codes:
+  0    ok
+  2    bad input or environment; one line on standard error names the culprit
+  3    a quality gate failed; the model is saved, and marked as failed
+  101  an error inside quench; please report it
+  130  interrupted; what was finished is on disk, and --resume goes on from it";
+
+/// Makes a trained language model small, and says what was lost.
+///
+/// A MODEL is a folder as it comes from Hugging Face (config.json, model.safetensors, tokenizer.json), or the word `spark`:
+/// a small model inside this program, with texts of its own, to try everything at once.
+#[derive(Debug, Parser)]
+#[command(name = "quench", version, max_term_width = 120, after_help = concat!("\
+Examples:
+  quench quantize                                 try it: quantize the embedded model
+  quench quantize ./Llama-3.2-1B --calibration en=english.txt de=german.txt --eval en=held-out.txt
+  quench generate spark-gptq-int4-g128 --prompt 'Once upon a time'
+  quench inspect spark-gptq-int4-g128
+\n",
+"Exit codes: 0 ok, 2 bad input or environment, 3 a quality gate failed, 101 an error inside quench, 130 interrupted."))]
+pub struct Args {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantize a model, save it, and report what was lost
+    Quantize(Box<Quantize>),
+    /// Measure the perplexity of a model, and how far it is from its dense original
+    Eval(Eval),
+    /// Show what is in a checkpoint, layer by layer
+    Inspect(Inspect),
+    /// Continue a text
+    Generate(Generate),
+    /// List the recipes, or print one
+    Recipes(Recipes),
+    /// List the devices that this program can use here
+    Devices,
+}
+
+/// Arguments of `quench quantize`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench quantize
+      Quantizes the embedded model with its own texts, and shows what the result writes.
+  quench quantize ./Llama-3.2-1B --calibration wiki.txt --eval held-out.txt --output ./llama-int4
+      One text to calibrate on, another to measure with.
+  quench quantize ./Llama-3.2-1B --recipe rtn-int4-g128
+      Plain rounding needs no calibration text.
+  quench quantize ./gemma-3-1b --calibration en=en.txt de=de.txt --eval en=en2.txt de=de2.txt --json report.json
+      Equal tokens of each language, a table of the loss in each, and the report as JSON.
+  quench quantize ./Llama-3.2-1B --calibration wiki.txt --dry-run > plan.toml
+  quench quantize ./Llama-3.2-1B --calibration wiki.txt --plan plan.toml
+      Prints the plan, layer by layer; after editing, carries it out.
+
+{CODES}"))]
+pub struct Quantize {
+    /// Folder of the dense model, or `spark`; give it before --calibration and --eval
+    #[arg(default_value = crate::model::SPARK, value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// Folder to write the quantized model to [default: ./MODEL-RECIPE]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+
+    /// A recipe of `quench recipes`, or a TOML file [default: gptq-int4-g128, or the one that --plan came from]
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+
+    /// An edited plan, as --dry-run prints it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub plan: Option<PathBuf>,
+
+    /// Calibration texts: files or folders, with a language as in `de=FILE` [default: spark's own for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub calibration: Vec<TextSource>,
+
+    /// Evaluation texts, given in the same way; without any, the result is not measured [default: spark's own for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub eval: Vec<TextSource>,
+
+    /// Seed of the calibration draw, in place of the recipe's
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// Calibration sequences in all, in place of the recipe's
+    #[arg(long, value_parser = positive)]
+    pub samples: Option<usize>,
+
+    /// Tokens per calibration sequence, in place of the recipe's
+    #[arg(long, value_parser = positive)]
+    pub length: Option<usize>,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Replace the output folder if it exists
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Go on from the finished blocks of an interrupted run
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Print the plan as TOML, and stop; reads no weights
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Write the whole report as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Afterwards continue TEXT with the dense and the quantized model [default: spark's own for spark]
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+
+    /// Show every layer
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `quench eval`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench eval spark
+      The embedded model on its own evaluation texts.
+  quench eval ./Llama-3.2-1B --text en=en.txt de=de.txt
+      Perplexity in each language.
+  quench eval ./llama-int4 --against ./Llama-3.2-1B --text held-out.txt --json eval.json
+      Also how far the quantized model is from the dense one: KL divergence and agreement.
+
+{CODES}"))]
+pub struct Eval {
+    /// Folder of the model, dense or quantized, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// Folder of the dense model to compare with, or `spark`
+    #[arg(short, long, value_name = "DENSE", value_hint = ValueHint::DirPath)]
+    pub against: Option<PathBuf>,
+
+    /// Texts: files or folders, with a language as in `de=FILE` [default: spark's own for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub text: Vec<TextSource>,
+
+    /// Tokens per window
+    #[arg(long, default_value_t = 256, value_parser = positive)]
+    pub length: usize,
+
+    /// Tokens from one window to the next; smaller than --length gives each token more context [default: --length]
+    #[arg(long, value_parser = positive)]
+    pub stride: Option<usize>,
+
+    /// Windows scored per language
+    #[arg(long, default_value_t = 60, value_parser = positive)]
+    pub windows: usize,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Write the scores as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// With --against, show how far the output of every layer is from that of the dense one
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `quench inspect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench inspect spark-gptq-int4-g128
+  quench inspect spark-gptq-int4-g128 --verbose
+  quench inspect model-00001-of-00004.safetensors --json layers.json
+
+{CODES}"))]
+pub struct Inspect {
+    /// Folder of a checkpoint, one safetensors file of it, or `spark`
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// Write the table as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show every layer
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Arguments of `quench generate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench generate spark
+  quench generate spark-gptq-int4-g128 --prompt 'Once upon a time' --max-tokens 100
+  quench generate ./Llama-3.2-1B --prompt 'The capital of France is' --temperature 0
+
+{CODES}"))]
+pub struct Generate {
+    /// Folder of the model, dense or quantized, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// The text to continue [default: spark's own for spark]
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+
+    /// Most tokens to write
+    #[arg(short = 'n', long, default_value_t = 64, value_parser = positive)]
+    pub max_tokens: usize,
+
+    /// 0 always takes the likeliest token; higher is more varied
+    #[arg(short, long, default_value_t = 0.8, value_parser = temperature)]
+    pub temperature: f32,
+
+    /// Draw among this many of the likeliest tokens
+    #[arg(long, value_parser = positive)]
+    pub top_k: Option<usize>,
+
+    /// Draw among the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 0.95, value_parser = probability)]
+    pub top_p: f32,
+
+    /// Seed of the draw
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+}
+
+/// Arguments of `quench recipes`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench recipes
+  quench recipes gptq-int4-g128 > my-recipe.toml
+  quench quantize --recipe my-recipe.toml
+
+{CODES}"))]
+pub struct Recipes {
+    /// Print this one, as TOML
+    pub name: Option<String>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(value) => Ok(value),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let value = number(text)?;
+    if value >= 0.0 && value.is_finite() { Ok(value) } else { Err("it must be 0 or more".to_owned()) }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let value = number(text)?;
+    if value > 0.0 && value <= 1.0 { Ok(value) } else { Err("it must be above 0 and at most 1".to_owned()) }
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "it is not a number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn several_texts_after_one_option() {
+        let args = Args::try_parse_from(["quench", "quantize", "m", "--calibration", "en=a", "b", "-c", "de=c", "--force"]).unwrap();
+        let Command::Quantize(quantize) = args.command else { panic!("{args:?}") };
+        assert_eq!(quantize.model.to_str(), Some("m"));
+        let languages: Vec<_> = quantize.calibration.iter().map(|text| text.language.as_deref()).collect();
+        assert_eq!(languages, [Some("en"), None, Some("de")]);
+        assert!(quantize.force && !quantize.resume);
+    }
+
+    #[test]
+    fn the_embedded_model_is_the_default() {
+        let args = Args::try_parse_from(["quench", "quantize"]).unwrap();
+        let Command::Quantize(quantize) = args.command else { panic!("{args:?}") };
+        assert_eq!(quantize.model.to_str(), Some("spark"));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for (option, value) in [("--top-p", "0"), ("--top-p", "1.5"), ("--temperature", "-1"), ("--max-tokens", "0"), ("--top-k", "x")] {
+            let error = Args::try_parse_from(["quench", "generate", "m", &format!("{option}={value}")]).unwrap_err();
+            assert!(error.to_string().contains(option), "{error}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The table of layers: one line per kind of layer, or per layer.
+
+use crate::table::{self, Column};
+
+/// What is known of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How it is coded, or the type of a dense one.
+    pub scheme: String,
+    /// How it was quantized, if that is known.
+    pub method: String,
+    /// Stored bits over weights.
+    pub bits_per_weight: Option<f64>,
+    /// Signal-to-noise ratio of its weights.
+    pub weight_snr_db: Option<f64>,
+    /// Signal-to-noise ratio of its output on the calibration inputs.
+    pub output_snr_db: Option<f64>,
+}
+
+impl Layer {
+    /// The name with `*` for the number of a block: `model.layers.*.mlp.up_proj`.
+    fn kind(&self) -> String {
+        let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        self.name.split('.').map(|word| if is_number(word) { "*" } else { word }).collect::<Vec<_>>().join(".")
+    }
+}
+
+/// One line per layer if `every`, else one per kind, shape and scheme.
+pub fn table(layers: &[Layer], every: bool) -> String {
+    let mut groups: Vec<(String, Vec<&Layer>)> = Vec::new();
+    for layer in layers {
+        let kind = if every { layer.name.clone() } else { layer.kind() };
+        let fits = |(name, members): &(String, Vec<&Layer>)| {
+            let alike = |other: &Layer| (&other.shape, &other.scheme, &other.method) == (&layer.shape, &layer.scheme, &layer.method);
+            *name == kind && members.first().is_some_and(|other| alike(other))
+        };
+        match groups.iter_mut().find(|group| fits(group)) {
+            Some((_, members)) => members.push(layer),
+            None => groups.push((kind, vec![layer])),
+        }
+    }
+    let rows: Vec<[String; 8]> = groups.iter().map(|(kind, members)| row(kind, members)).collect();
+    let columns = [
+        Column::Text("layer"),
+        Column::Number("count"),
+        Column::Text("shape"),
+        Column::Text("scheme"),
+        Column::Text("method"),
+        Column::Number("bits/weight"),
+        Column::Number("weight SNR, dB"),
+        Column::Number("output SNR, dB"),
+    ];
+    table::markdown(columns, &rows)
+}
+
+fn row(kind: &str, members: &[&Layer]) -> [String; 8] {
+    let first = members[0];
+    let several = members.len() > 1;
+    let of = |value: fn(&Layer) -> Option<f64>| -> Vec<f64> { members.iter().filter_map(|layer| value(layer)).collect() };
+    let (bits, weight, output) = (of(|layer| layer.bits_per_weight), of(|layer| layer.weight_snr_db), of(|layer| layer.output_snr_db));
+    [
+        // Alone, a layer is called by its own name.
+        if several { kind.to_owned() } else { first.name.clone() },
+        if several { members.len().to_string() } else { String::new() },
+        format!("{:?}", first.shape),
+        first.scheme.clone(),
+        first.method.clone(),
+        mean(&bits).map_or_else(String::new, |bits| format!("{bits:.3}")),
+        decibels(&weight),
+        decibels(&output),
+    ]
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The mean, and the worst where it is another: `21.3 (min 19.8)`.
+fn decibels(values: &[f64]) -> String {
+    let worst = values.iter().copied().fold(f64::INFINITY, f64::min);
+    match mean(values) {
+        None => String::new(),
+        Some(mean) if values.len() == 1 => format!("{mean:.1}"),
+        Some(mean) => format!("{mean:.1} (min {worst:.1})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, scheme: &str, snr: Option<f64>) -> Layer {
+        Layer {
+            name: name.to_owned(),
+            shape: vec![4, 8],
+            scheme: scheme.to_owned(),
+            method: String::new(),
+            bits_per_weight: Some(4.25),
+            weight_snr_db: snr,
+            output_snr_db: None,
+        }
+    }
+
+    #[test]
+    fn layers_of_one_kind_share_a_line() {
+        let layers = [
+            layer("model.layers.0.mlp.up_proj", "int4", Some(20.0)),
+            layer("model.layers.1.mlp.up_proj", "int4", Some(18.0)),
+            layer("model.layers.2.mlp.up_proj", "int8", Some(40.0)),
+            layer("lm_head", "dense", None),
+        ];
+        let table = super::table(&layers, false);
+        assert!(table.contains("| model.layers.*.mlp.up_proj |     2 | [4, 8] | int4   |       4.250 | 19.0 (min 18.0) |"), "{table}");
+        assert!(table.contains("| model.layers.2.mlp.up_proj |       | [4, 8] | int8   |"), "{table}");
+        assert_eq!(table.lines().count(), 5);
+        assert!(!table.contains("method") && !table.contains("output SNR"), "empty columns are left out\n{table}");
+        assert_eq!(super::table(&layers, true).lines().count(), 6);
+    }
+}

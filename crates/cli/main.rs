@@ -1,0 +1,56 @@
+//! The command line: arguments → command → exit code.
+//!
+//! Each subcommand is a file of its name. Results go to standard output; progress and the one line of an error go to
+//! standard error.
+
+mod args;
+mod device;
+mod devices;
+mod eval;
+mod failure;
+mod format;
+mod generate;
+mod inspect;
+mod interrupt;
+mod json;
+mod layers;
+mod model;
+mod progress;
+mod quantize;
+mod recipes;
+mod summary;
+mod table;
+mod texts;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::failure::{Ended, Outcome};
+
+fn main() -> ExitCode {
+    let Args { command } = Args::parse();
+    failure::silence_panics();
+    let unfinished = match &command {
+        Command::Quantize(arguments) => quantize::Unfinished::before(arguments),
+        _ => None,
+    };
+    let ended = match failure::catch(|| run(&command)) {
+        Ok(Ok(outcome)) => return outcome.code(),
+        Ok(Err(error)) => Ended::Refused(error),
+        Err(panic) => Ended::Broken(panic),
+    };
+    ended.report(unfinished.as_ref().and_then(quantize::Unfinished::left))
+}
+
+fn run(command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Recipes(arguments) => recipes::run(arguments),
+        Command::Devices => devices::run(),
+    }
+}

@@ -1,0 +1,76 @@
+//! Which model is meant: a folder, or the one inside this program.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use quench::models::text::TextSource;
+use quench::models::{Decoder, Tokenizer, open, spark};
+
+/// The word for the embedded model; a folder of that name is `./spark`.
+pub const SPARK: &str = "spark";
+
+/// What the embedded model is asked to continue.
+pub const SPARK_PROMPT: &str = "Once upon a time";
+
+/// Which of the embedded texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Texts {
+    /// To calibrate on.
+    Calibration,
+    /// To measure with; held out from training and calibration.
+    Evaluation,
+}
+
+/// Whether the embedded model is meant.
+pub fn is_spark(model: &Path) -> bool {
+    model == Path::new(SPARK)
+}
+
+/// The folder of the model; the embedded one is unpacked.
+pub fn folder(model: &Path) -> anyhow::Result<Cow<'_, Path>> {
+    Ok(if is_spark(model) { Cow::Owned(spark::unpack()?) } else { Cow::Borrowed(model) })
+}
+
+/// The texts of the embedded model: a folder with a file per language.
+pub fn spark_texts(texts: Texts) -> anyhow::Result<TextSource> {
+    let name = match texts {
+        Texts::Calibration => "calibration",
+        Texts::Evaluation => "evaluation",
+    };
+    Ok(TextSource::new(spark::unpack()?.join("text").join(name)))
+}
+
+/// The last part of the model's path, for a file name: `Llama-3.2-1B`.
+pub fn name(model: &Path) -> String {
+    let whole = if is_spark(model) { model.to_owned() } else { model.canonicalize().unwrap_or_else(|_| model.to_owned()) };
+    whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A model with all weights read, and its tokenizer.
+pub fn load(folder: &Path, device: &Device) -> anyhow::Result<(Decoder, Tokenizer)> {
+    let tokenizer = Tokenizer::open(folder)?;
+    let mut decoder = open(folder, device)?;
+    decoder.load_all()?;
+    Ok((decoder, tokenizer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let here = std::env::current_dir().unwrap();
+        let own = here.file_name().unwrap().to_string_lossy().into_owned();
+        for (path, expected) in [("spark", "spark"), ("a/Llama-3.2-1B", "Llama-3.2-1B"), ("b/", "b"), (".", own.as_str()), ("/", "model")] {
+            assert_eq!(name(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_word_means_the_embedded_model() {
+        assert!(is_spark(Path::new("spark")));
+        assert!(!is_spark(Path::new("./spark")) && !is_spark(Path::new("/x/spark")));
+    }
+}

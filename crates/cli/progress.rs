@@ -1,0 +1,133 @@
+//! Progress on standard error: one bar per phase, with rate and ETA.
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+/// Steps of the bar per unit of work: batches and layers move it within a block.
+const FINE: u64 = 1000;
+
+/// The bar of the current phase; nothing at all if standard error is no terminal, or with `--quiet`.
+#[derive(Debug)]
+pub struct Progress {
+    visible: bool,
+    bar: Option<ProgressBar>,
+    done: u64,
+    what: String,
+}
+
+impl Progress {
+    /// No bar yet.
+    pub fn new(quiet: bool) -> Self {
+        Self { visible: !quiet && io::stderr().is_terminal(), bar: None, done: 0, what: String::new() }
+    }
+
+    /// Begins a phase of `total` steps; the bar of the one before stays as it ended.
+    pub fn phase(&mut self, name: &str, total: usize) {
+        self.end();
+        (self.done, self.what) = (0, String::new());
+        if self.visible {
+            let bar = ProgressBar::with_draw_target(Some(total as u64 * FINE), ProgressDrawTarget::stderr());
+            bar.set_style(style());
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(std::time::Duration::from_millis(500));
+            self.bar = Some(bar);
+        }
+    }
+
+    /// `done` steps are behind, `what` is under way.
+    pub fn step(&mut self, done: usize, what: &str) {
+        self.done = done as u64 * FINE;
+        what.clone_into(&mut self.what);
+        self.show(self.done, what);
+    }
+
+    /// Within the step: `done` of `of` batches have passed. They are taken for half of the step.
+    pub fn batches(&mut self, done: usize, of: usize) {
+        let within = FINE / 2 * done as u64 / of.max(1) as u64;
+        let message = format!("{}, batch {done}/{of}", self.what);
+        self.show(self.done + within, message.trim_start_matches(", "));
+    }
+
+    /// Within the step: something smaller is finished, and named.
+    pub fn detail(&mut self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(what.to_owned());
+        }
+    }
+
+    /// Ends the current phase.
+    pub fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_with_message(format!("{} s", bar.elapsed().as_secs()));
+        }
+    }
+
+    fn show(&self, position: u64, message: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+            bar.set_message(message.to_owned());
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// An error or a panic leaves the bar where it was, and the cursor below it.
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    let template = "{prefix:>18} [{bar:24}] {steps} {rate} ETA {eta} {wide_msg}";
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+        .with_key("steps", |state: &ProgressState, out: &mut dyn Write| {
+            // A writer of indicatif does not fail.
+            let _ = write!(out, "{}/{}", state.pos() / FINE, state.len().unwrap_or_default() / FINE);
+        })
+        .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{}", rate(state.per_sec() / FINE as f64));
+        })
+}
+
+/// Steps per second, or seconds per step where that is the larger number.
+fn rate(per_second: f64) -> String {
+    if per_second >= 1.0 {
+        format!("{per_second:.1}/s")
+    } else if per_second > 0.0 {
+        format!("{:.1} s each", 1.0 / per_second)
+    } else {
+        "-".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        assert_eq!([2.5, 0.5, 0.0].map(rate), ["2.5/s", "2.0 s each", "-"]);
+    }
+
+    #[test]
+    fn the_template_is_valid() {
+        assert!(ProgressStyle::with_template("{prefix:>18} [{bar:24}] {steps} {rate} ETA {eta} {wide_msg}").is_ok());
+    }
+
+    #[test]
+    fn quiet_means_no_bar() {
+        let mut progress = Progress::new(true);
+        progress.phase("quantize", 3);
+        progress.step(1, "block 0");
+        progress.batches(1, 2);
+        progress.detail("layer");
+        progress.end();
+        assert!(progress.bar.is_none());
+    }
+}

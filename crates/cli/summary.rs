@@ -1,0 +1,109 @@
+//! What `quench quantize` says in the end.
+
+use std::path::Path;
+
+use quench::eval::{CandidateScore, Comparison, gate_table};
+use quench::job::{CalibrationSize, Report};
+
+use crate::format::{bytes, change, count, number, percent, seconds};
+use crate::layers::{self, Layer};
+use crate::table;
+
+/// The report in words and tables; every layer if `verbose`.
+pub fn report(report: &Report, verbose: bool) -> String {
+    let mut text = layers::table(&planned(report), verbose);
+    text.push('\n');
+    text.push_str(&table::aligned(&figures(report)));
+    if let Some(comparison) = &report.comparison {
+        if comparison.candidates.len() > 1 || !comparison.dense.languages.is_empty() {
+            text.push_str(&format!("\n{}", comparison.table()));
+        }
+        if verbose {
+            text.push_str(&format!("\nOutput of each layer against the dense model, on the evaluation text:\n\n{}", comparison.layer_table()));
+        }
+    }
+    if let Some(cascade) = &report.cascade {
+        text.push_str(&format!("\nCascade or direct? {}.\n", cascade.sentence));
+    }
+    if !report.gates.is_empty() {
+        text.push_str(&format!("\n{}", gate_table(&report.gates)));
+    }
+    text
+}
+
+/// Where the model is, and what to do with it.
+pub fn next(report: &Report, output: &Path) -> String {
+    let failed = report.gates.iter().filter(|gate| !gate.passed).count();
+    let saved = match failed {
+        0 => "saved in".to_owned(),
+        failed => format!("{} failed; saved, and marked as failed, in", count(failed, "gate")),
+    };
+    let folder = output.display();
+    format!("\n{saved} {folder}\n  quench generate {folder} --prompt 'TEXT'\n  quench inspect {folder}\n")
+}
+
+fn planned(report: &Report) -> Vec<Layer> {
+    let layers = report.plan.layers.iter().map(|planned| {
+        let entry = report.ledger.last(&planned.name);
+        let stages = planned.treatment.iter().flat_map(|treatment| treatment.stages.iter().map(ToString::to_string));
+        let stages: Vec<String> = stages.collect();
+        Layer {
+            name: planned.name.clone(),
+            shape: planned.shape.to_vec(),
+            scheme: if stages.is_empty() { "dense".to_owned() } else { stages.join(" > ") },
+            method: entry.map(|entry| entry.method.clone()).unwrap_or_default(),
+            bits_per_weight: entry.map(|entry| entry.bits_per_weight),
+            weight_snr_db: entry.and_then(|entry| entry.weight_snr_db),
+            output_snr_db: entry.and_then(|entry| entry.output_snr_db()),
+        }
+    });
+    layers.collect()
+}
+
+fn figures(report: &Report) -> Vec<[String; 2]> {
+    let size = &report.size;
+    let mut lines: Vec<[String; 2]> = Vec::new();
+    let mut line = |name: &str, value: String| lines.push([name.to_owned(), value]);
+    line("size", format!("{} -> {}", bytes(size.dense_bytes), bytes(size.bytes)));
+    line("compression", format!("{:.2} times ({:.2} times against 32-bit weights)", size.compression, size.compression_f32));
+    line("bits per weight", format!("{:.3} in the quantized layers, {:.3} over the whole model", size.bits_per_weight, size.bits_per_parameter));
+    if report.calibration.tokens > 0 {
+        line("calibration", calibration(&report.calibration));
+    }
+    match report.comparison.as_ref().and_then(|comparison| Some((comparison, comparison.candidates.first()?))) {
+        Some((comparison, candidate)) => lines.extend(loss(comparison, candidate)),
+        None => line("loss", "not measured; --eval FILE measures it".to_owned()),
+    }
+    let times = [("texts", report.seconds.texts), ("quantize", report.seconds.quantize), ("evaluate", report.seconds.evaluate), ("save", report.seconds.save)];
+    let times = times.iter().filter(|(_, time)| *time > 0.0).map(|(name, time)| format!("{name} {}", seconds(*time)));
+    lines.push(["time".to_owned(), times.collect::<Vec<_>>().join(", ")]);
+    lines
+}
+
+fn calibration(calibration: &CalibrationSize) -> String {
+    let CalibrationSize { samples, tokens, languages } = calibration;
+    let parts: Vec<String> = languages.iter().map(|(name, tokens)| format!("{name} {tokens}")).collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    format!("{}, {tokens} tokens{parts}", count(*samples, "sequence"))
+}
+
+fn loss(comparison: &Comparison, candidate: &CandidateScore) -> [[String; 2]; 3] {
+    let score = &candidate.total;
+    let interval = score.increase_interval.map(|interval| {
+        format!(" ({:.0} % interval {} to {})", 100.0 * interval.level, change(interval.low), change(interval.high))
+    });
+    let perplexity = format!(
+        "{} -> {}, {}{} on {} tokens",
+        number(comparison.dense.total.perplexity),
+        number(score.perplexity),
+        change(score.increase),
+        interval.unwrap_or_default(),
+        score.tokens
+    );
+    let (mean, median, p99) = (number(score.kl.mean), number(score.kl.median), number(score.kl.p99));
+    [
+        ["perplexity".to_owned(), perplexity],
+        ["KL divergence".to_owned(), format!("mean {mean}, median {median}, 99th percentile {p99} nats per token")],
+        ["top-1 agreement".to_owned(), percent(score.agreement)],
+    ]
+}

@@ -1,0 +1,42 @@
+//! The dense model beside the quantized one: perplexity, divergence, agreement, per language and per layer.
+//!
+//! [`compare`] walks a dense model and its candidates over the same [`Text`]s, block by block, so that no model is
+//! whole in memory; [`perplexity`] scores one model alone. [`check`] holds a result against the gates of its recipe.
+//! The numbers are defined in `docs/evaluation.md`.
+//!
+//! ```
+//! use burn::tensor::{Device, Int, Tensor};
+//! use quench_eval::{Candidate, EvalError, Options, Text, compare};
+//! use quench_nn::Model;
+//!
+//! /// What did quantization cost on these token ids?
+//! fn cost<M: Model<Input = Tensor<2, Int>>>(
+//!     dense: &mut M,
+//!     quantized: &mut M,
+//!     ids: Vec<u32>,
+//!     device: &Device,
+//! ) -> Result<String, EvalError> {
+//!     let texts = [Text { language: None, sequences: vec![ids] }];
+//!     let mut candidates = [Candidate { name: "int4".into(), model: quantized }];
+//!     let comparison = compare(dense, &mut candidates, &texts, &Options::default(), device, &mut |_, _| ())?;
+//!     Ok(comparison.table())
+//! }
+//! ```
+
+mod batch;
+mod compare;
+mod error;
+mod gates;
+mod layers;
+mod protocol;
+mod report;
+mod score;
+mod walk;
+
+pub use compare::{Candidate, Options, compare, perplexity};
+pub use error::EvalError;
+pub use gates::{Gate, GateResult, check};
+pub use layers::LayerError;
+pub use protocol::{Protocol, Text, Window};
+pub use report::gate_table;
+pub use score::{CandidateScore, Comparison, ModelScore, Perplexity, Score};

@@ -1,0 +1,560 @@
+//! The meaning of every code: which number it stands for, and which one is nearest to a number.
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::{self, Mu};
+use crate::{FormatError, Grid, grid};
+
+/// The width of a code, 1 to 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Bits(u8);
+
+impl Bits {
+    /// The width, where it is 1 to 16.
+    pub const fn new(bits: u8) -> Option<Self> {
+        if matches!(bits, 1..=16) { Some(Self(bits)) } else { None }
+    }
+
+    /// The width as a number.
+    pub const fn get(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl TryFrom<u8> for Bits {
+    type Error = String;
+
+    fn try_from(bits: u8) -> Result<Self, String> {
+        Self::new(bits).ok_or_else(|| format!("a code has 1 to 16 bits, not {bits}"))
+    }
+}
+
+impl From<Bits> for u8 {
+    fn from(bits: Bits) -> Self {
+        bits.0
+    }
+}
+
+/// A small floating-point number, as the Open Compute Project defines it.
+///
+/// From the high bit: sign, exponent `e`, mantissa `m`; `(-1)^sign · 2^(e - bias) · 1.m`, and `2^(1 - bias) · 0.m` where
+/// `e = 0`. Source: OCP Microscaling Formats v1.0 (E2M1), OCP 8-bit Floating Point v1.0 (E4M3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Minifloat {
+    /// 4 bits, bias 1, every code a number: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives.
+    E2M1,
+    /// 8 bits, bias 7, largest 448; `0x7f` and `0xff` are not numbers: they are never encoded and decode to 0.
+    E4M3,
+}
+
+impl Minifloat {
+    /// Exponent and mantissa widths.
+    pub const fn widths(self) -> (u32, u32) {
+        match self {
+            Self::E2M1 => (2, 1),
+            Self::E4M3 => (4, 3),
+        }
+    }
+
+    /// The largest code that is a number, sign aside.
+    const fn top(self) -> u16 {
+        match self {
+            Self::E2M1 => 0x7,
+            Self::E4M3 => 0x7e,
+        }
+    }
+
+    fn magnitude(self, code: u16) -> f32 {
+        if code > self.top() {
+            return 0.0;
+        }
+        let (exponent, mantissa) = self.widths();
+        let bias = (1 << (exponent - 1)) - 1;
+        let (e, m) = (i32::from(code >> mantissa), code & ((1 << mantissa) - 1));
+        let fraction = f32::from(m) / (1 << mantissa) as f32;
+        if e == 0 { fraction * 2.0_f32.powi(1 - bias) } else { (1.0 + fraction) * 2.0_f32.powi(e - bias) }
+    }
+}
+
+/// NF4: sixteen quantiles of a standard normal, scaled to reach -1 and 1, with an exact zero.
+///
+/// Source: Dettmers et al. 2023, "QLoRA", appendix E; the numbers of bitsandbytes, `create_normal_map`.
+const NORMAL4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// What one code stands for. A weight is `scale · level(code)`, or `scale · (level(code) - zero)` where affine.
+///
+/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `nf4`, `e2m1`, `e4m3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Integers `q = -2^(b-1) ..= 2^(b-1) - 1`, stored as `code = q + 2^(b-1)`.
+    Int {
+        /// Width `b`.
+        bits: Bits,
+    },
+    /// Integers `0 ..= 2^b - 1`, read against an integer zero point per group.
+    Affine {
+        /// Width `b`.
+        bits: Bits,
+    },
+    /// A sign and a magnitude even in the logarithm: `±((1 + mu)^(k/K) - 1) / mu`, `K = 2^(b-1) - 1`.
+    ///
+    /// Stored as `code = sign << (b-1) | k`. Negative zero decodes to 0 and is never encoded. Needs 2 bits or more;
+    /// with one, every level is 0 and no matrix accepts the code.
+    LogSigned {
+        /// Width `b`.
+        bits: Bits,
+        /// Curvature.
+        mu: Mu,
+    },
+    /// NF4: quantiles of a standard normal, 4 bits.
+    Normal4,
+    /// A minifloat; negative zero decodes to 0 and is never encoded.
+    Float(Minifloat),
+}
+
+impl Code {
+    /// The minifloat with these widths, where there is one: (2, 1) and (4, 3).
+    pub const fn float(exponent: u32, mantissa: u32) -> Option<Self> {
+        match (exponent, mantissa) {
+            (2, 1) => Some(Self::Float(Minifloat::E2M1)),
+            (4, 3) => Some(Self::Float(Minifloat::E4M3)),
+            _ => None,
+        }
+    }
+
+    /// The log-signed code of this width, where it has 2 bits or more.
+    pub const fn log_signed(bits: Bits, mu: Mu) -> Option<Self> {
+        if bits.get() >= 2 { Some(Self::LogSigned { bits, mu }) } else { None }
+    }
+
+    /// Bits of one code, 1 to 16.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Int { bits } | Self::Affine { bits } | Self::LogSigned { bits, .. } => bits.get(),
+            Self::Normal4 => 4,
+            Self::Float(float) => {
+                let (exponent, mantissa) = float.widths();
+                1 + exponent + mantissa
+            }
+        }
+    }
+
+    /// How many codes there are, `2^bits`. Never zero, so there is no `is_empty`.
+    #[expect(clippy::len_without_is_empty, reason = "a code is never empty")]
+    pub const fn len(self) -> usize {
+        1 << self.bits()
+    }
+
+    /// The number `code` stands for at scale 1. Every kernel and every file is tested against this function.
+    ///
+    /// For [`Code::Affine`] it is the integer itself, zero point not taken off. In a loop use [`Grid::level`].
+    ///
+    /// Panics where `code` has more than [`Code::bits`] bits.
+    pub fn level(self, code: u16) -> f32 {
+        assert!(usize::from(code) < self.len(), "code {code} does not fit in {} bits", self.bits());
+        match self {
+            Self::Int { .. } => f32::from(code) - f32::from(self.zero_code()),
+            Self::Affine { .. } => f32::from(code),
+            Self::LogSigned { mu, .. } => self.signed(code, |k| log::magnitude(k, self.top(), mu)),
+            Self::Normal4 => NORMAL4[usize::from(code)],
+            Self::Float(float) => self.signed(code, |k| float.magnitude(k)),
+        }
+    }
+
+    /// The code whose level is nearest to `x`; a tie goes to the even code, not-a-number to the code of 0.
+    ///
+    /// `x` beyond the levels takes the outermost one. In a loop use [`Grid::nearest`], which gives the same codes.
+    pub fn nearest(self, x: f32) -> u16 {
+        match self {
+            Self::Int { bits } if bits.get() > 1 => grid::nearest_int(bits.get(), x),
+            Self::Affine { bits } => grid::nearest_affine(bits.get(), x, 0),
+            _ if x.is_nan() => self.zero_code(),
+            _ => {
+                // Lowest rank whose upper boundary is not below x.
+                let (mut low, mut high) = (0, self.ranks() - 1);
+                while low < high {
+                    let middle = (low + high) / 2;
+                    if x > grid::boundary(self, middle) { low = middle + 1 } else { high = middle }
+                }
+                self.at_rank(low)
+            }
+        }
+    }
+
+    /// The code nearest to `x` against a zero point: the integer nearest to `x + zero`, kept in range.
+    ///
+    /// The sum is exact, so a tie is a tie of `x`. For a code that is not affine `zero` must be 0, or it panics.
+    pub fn nearest_with_zero(self, x: f32, zero: u16) -> u16 {
+        match self {
+            Self::Affine { bits } => grid::nearest_affine(bits.get(), x, zero),
+            _ => {
+                assert!(zero == 0, "code {self} takes no zero point, found {zero}");
+                self.nearest(x)
+            }
+        }
+    }
+
+    /// All levels in code order: the lookup table a kernel may use, `[2^bits]`.
+    pub fn levels(self) -> Vec<f32> {
+        (0..self.len()).map(|code| self.level(code as u16)).collect()
+    }
+
+    /// The levels prepared for loops over weights: built once per code.
+    pub fn grid(self) -> Grid {
+        Grid::new(self)
+    }
+
+    /// True where the code is read against a zero point.
+    pub const fn is_affine(self) -> bool {
+        matches!(self, Self::Affine { .. })
+    }
+
+    /// The largest magnitude that both signs reach: what an absmax scale divides by.
+    ///
+    /// `Int`: `2^(b-1) - 1`, so that `-2^(b-1)` is never needed (1 where b = 1, which has -1 and 0 only);
+    /// `Affine`: `2^b - 1`, the whole range; `LogSigned`, `Normal4`: 1; `E2M1`: 6; `E4M3`: 448.
+    pub fn max_level(self) -> f32 {
+        match self {
+            Self::Int { bits } => ((1_u32 << (bits.get() - 1)) - 1).max(1) as f32,
+            Self::Affine { .. } => (self.len() - 1) as f32,
+            Self::LogSigned { .. } | Self::Normal4 => 1.0,
+            Self::Float(float) => float.magnitude(float.top()),
+        }
+    }
+
+    /// The code that stands for 0 (for [`Code::Affine`], for the integer 0, zero point not taken off).
+    pub const fn zero_code(self) -> u16 {
+        match self {
+            Self::Int { bits } => 1 << (bits.get() - 1),
+            Self::Normal4 => 7,
+            Self::Affine { .. } | Self::LogSigned { .. } | Self::Float(_) => 0,
+        }
+    }
+
+    /// The largest |level - zero| that any code and zero point can give.
+    pub(crate) fn reach(self) -> f32 {
+        match self {
+            Self::Int { bits } => (1_u32 << (bits.get() - 1)) as f32,
+            _ => self.max_level(),
+        }
+    }
+
+    pub(crate) fn check(self) -> Result<(), FormatError> {
+        match self {
+            Self::LogSigned { bits, .. } if bits.get() < 2 => Err(FormatError::NoMagnitude { code: self }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many levels can be encoded: all but negative zero and what is not a number.
+    pub(crate) fn ranks(self) -> usize {
+        match self {
+            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => self.len(),
+            Self::LogSigned { .. } | Self::Float(_) => 2 * usize::from(self.top()) + 1,
+        }
+    }
+
+    /// The code of the `rank`-th smallest level that can be encoded.
+    pub(crate) fn at_rank(self, rank: usize) -> u16 {
+        match self {
+            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => rank as u16,
+            Self::LogSigned { .. } | Self::Float(_) => {
+                let top = usize::from(self.top());
+                if rank < top { self.sign() | (top - rank) as u16 } else { (rank - top) as u16 }
+            }
+        }
+    }
+
+    /// The largest magnitude code of a sign-magnitude code.
+    const fn top(self) -> u16 {
+        match self {
+            Self::Float(float) => float.top(),
+            _ => self.sign() - 1,
+        }
+    }
+
+    /// The sign bit of a sign-magnitude code.
+    const fn sign(self) -> u16 {
+        1 << (self.bits() - 1)
+    }
+
+    fn signed(self, code: u16, magnitude: impl Fn(u16) -> f32) -> f32 {
+        let level = magnitude(code & (self.sign() - 1));
+        // Not `-level` where it is 0: the table has one zero, so that equal levels are equal bits.
+        if code & self.sign() != 0 && level != 0.0 { -level } else { level }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn int(bits: u8) -> Code {
+        Code::Int { bits: Bits::new(bits).unwrap() }
+    }
+
+    pub(crate) fn affine(bits: u8) -> Code {
+        Code::Affine { bits: Bits::new(bits).unwrap() }
+    }
+
+    pub(crate) fn slog(bits: u8, mu: f32) -> Code {
+        Code::LogSigned { bits: Bits::new(bits).unwrap(), mu: Mu::new(mu).unwrap() }
+    }
+
+    /// Every kind of code at every width, log-signed at several curvatures.
+    pub(crate) fn every_code() -> Vec<Code> {
+        let mut codes = vec![Code::Normal4, Code::Float(Minifloat::E2M1), Code::Float(Minifloat::E4M3)];
+        for bits in 1..=16 {
+            codes.extend([int(bits), affine(bits)]);
+            if bits > 1 {
+                codes.extend([0.5, 3.0, 255.0, 32767.5].map(|mu| slog(bits, mu)));
+            }
+        }
+        codes
+    }
+
+    pub(crate) fn any_code() -> impl Strategy<Value = Code> {
+        prop::sample::select(every_code())
+    }
+
+    /// True where the encoder may give `code`: neither negative zero nor not-a-number.
+    fn encodable(code: Code, value: u16) -> bool {
+        code.level(value) != 0.0 || value == code.zero_code()
+    }
+
+    /// The definition: try all codes.
+    ///
+    /// Distances in f64 are exact wherever two of them are close, once `x` is brought near the levels.
+    fn brute_force(code: Code, levels: &[f32], x: f32) -> u16 {
+        let x = x.clamp(-2.0 * code.reach(), 2.0 * code.reach());
+        let distance = |c: u16| (f64::from(levels[usize::from(c)]) - f64::from(x)).abs();
+        let candidates = (0..code.len()).map(|c| c as u16).filter(|&c| encodable_in(code, levels, c));
+        candidates.min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2)))).unwrap()
+    }
+
+    fn encodable_in(code: Code, levels: &[f32], value: u16) -> bool {
+        levels[usize::from(value)] != 0.0 || value == code.zero_code()
+    }
+
+    #[test]
+    fn known_levels() {
+        assert_eq!(int(1).levels(), [-1.0, 0.0]);
+        assert_eq!(int(3).levels(), [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(affine(2).levels(), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(slog(2, 8.0).levels(), [0.0, 1.0, 0.0, -1.0]);
+        // (1 + 8)^(k/3): 9^(1/3) = 2.080084, 9^(2/3) = 4.326749.
+        let (one, two) = (0.135_010_48, 0.415_843_58);
+        assert_eq!(slog(3, 8.0).levels(), [0.0, one, two, 1.0, 0.0, -one, -two, -1.0]);
+        let e2m1 = Code::Float(Minifloat::E2M1).levels();
+        assert_eq!(e2m1[..8], [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
+        assert_eq!(e2m1[8..], [0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]);
+        let e4m3 = Code::Float(Minifloat::E4M3);
+        let known = [(0x00, 0.0), (0x01, 0.001_953_125), (0x07, 0.013_671_875), (0x08, 0.015_625), (0x38, 1.0)];
+        for (code, level) in known.into_iter().chain([(0x7e, 448.0), (0x7f, 0.0), (0xff, 0.0), (0xc0, -2.0)]) {
+            assert_eq!(e4m3.level(code), level, "{code:#x}");
+        }
+        assert_eq!(e4m3.max_level(), 448.0);
+    }
+
+    #[test]
+    fn nf4_has_the_values_of_the_paper() {
+        // QLoRA, appendix E, as printed there.
+        let printed = [
+            -1.0,
+            -0.6961928009986877,
+            -0.5250730514526367,
+            -0.39491748809814453,
+            -0.28444138169288635,
+            -0.18477343022823334,
+            -0.09105003625154495,
+            0.0,
+            0.07958029955625534,
+            0.16093020141124725,
+            0.24611230194568634,
+            0.33791524171829224,
+            0.44070982933044434,
+            0.5626170039176941,
+            0.7229568362236023,
+            1.0,
+        ];
+        let levels: Vec<f64> = Code::Normal4.levels().into_iter().map(f64::from).collect();
+        assert_eq!(levels, printed);
+    }
+
+    #[test]
+    fn known_nearest() {
+        let e2m1 = Code::Float(Minifloat::E2M1);
+        let e4m3 = Code::Float(Minifloat::E4M3);
+        let cases = [
+            (int(4), 0.5, 8), // ties to the even code, and code 8 is 0
+            (int(4), 1.5, 10),
+            (int(4), -0.5, 8),
+            (int(4), 7.9, 15),
+            (int(4), -100.0, 0),
+            (int(1), -0.5, 0), // here the even code is -1
+            (int(1), -0.49, 1),
+            (affine(4), 2.5, 2),
+            (affine(4), -3.0, 0),
+            (affine(16), 1e9, 65535),
+            (e2m1, 0.25, 0),
+            (e2m1, 0.75, 2),
+            (e2m1, 5.0, 6),
+            (e2m1, -5.01, 15),
+            (e2m1, -0.1, 0), // never negative zero
+            (e4m3, 1e9, 0x7e),
+            (e4m3, -449.0, 0xfe),
+            (e4m3, f32::INFINITY, 0x7e),
+            (e4m3, f32::NEG_INFINITY, 0xfe),
+            (slog(4, 8.0), -1e-9, 0),
+            (Code::Normal4, 0.01, 7),
+            (Code::Normal4, -2.0, 0),
+        ];
+        for (code, x, expected) in cases {
+            assert_eq!(code.nearest(x), expected, "{code} at {x}");
+        }
+    }
+
+    #[test]
+    fn against_a_zero_point() {
+        let code = affine(4);
+        assert_eq!(code.nearest_with_zero(-2.0, 8), 6);
+        assert_eq!(code.nearest_with_zero(-20.0, 8), 0);
+        assert_eq!(code.nearest_with_zero(20.0, 8), 15);
+        assert_eq!(code.nearest_with_zero(f32::NAN, 8), 8);
+        assert_eq!(code.nearest_with_zero(0.5, 9), 10);
+        // One f32 below a tie; in f32 the sum would be the tie 9.5 and go to 10.
+        assert_eq!(code.nearest_with_zero(1.5_f32.next_down(), 8), 9);
+        assert_eq!(int(4).nearest_with_zero(1.2, 0), 9);
+    }
+
+    #[test]
+    #[should_panic(expected = "code nf4 takes no zero point, found 3")]
+    fn a_zero_point_for_a_code_without_is_a_panic() {
+        Code::Normal4.nearest_with_zero(0.0, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "code 16 does not fit in 4 bits")]
+    fn the_level_of_no_code_is_a_panic() {
+        int(4).level(16);
+    }
+
+    #[test]
+    fn every_code_keeps_its_promises() {
+        for code in every_code() {
+            let levels = code.levels();
+            assert_eq!(levels.len(), code.len(), "{code}");
+            assert_eq!(code.level(code.zero_code()), 0.0, "{code}");
+            assert_eq!(code.nearest(f32::NAN), code.zero_code(), "{code}");
+            assert!(levels.iter().all(|level| level.is_finite() && level.abs() <= code.reach()), "{code}");
+            assert!(levels.iter().all(|level| level.to_bits() != (-0.0_f32).to_bits()), "{code}");
+            assert!(code.check().is_ok());
+            // Ranks list every level that can be encoded once, rising, codes alternating even and odd.
+            let ranked: Vec<u16> = (0..code.ranks()).map(|rank| code.at_rank(rank)).collect();
+            assert!(ranked.is_sorted_by(|&a, &b| levels[usize::from(a)] < levels[usize::from(b)]), "{code}");
+            assert!(ranked.windows(2).all(|pair| pair[0] % 2 != pair[1] % 2), "{code}");
+            let encodable = (0..code.len()).filter(|&c| encodable(code, c as u16)).count();
+            assert_eq!(ranked.len(), encodable, "{code}");
+            let largest = levels.iter().copied().fold(0.0, f32::max);
+            if code != int(1) {
+                assert_eq!(code.max_level(), largest, "{code}");
+            }
+            let grid = code.grid();
+            assert_eq!(grid.code(), code);
+            for &c in &ranked {
+                let level = levels[usize::from(c)];
+                assert_eq!(code.nearest(level), c, "{code}");
+                assert_eq!(grid.nearest(level), c, "{code}");
+                assert_eq!(grid.level(c), level, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn widths() {
+        for bits in 1..=16 {
+            assert_eq!(Bits::new(bits).map(Bits::get), Some(u32::from(bits)));
+        }
+        assert_eq!((Bits::new(0), Bits::new(17)), (None, None));
+        assert_eq!(Code::float(2, 1).map(Code::bits), Some(4));
+        assert_eq!(Code::float(4, 3).map(Code::bits), Some(8));
+        assert_eq!(Code::float(5, 2), None);
+        assert_eq!(Code::log_signed(Bits::new(1).unwrap(), Mu::DEFAULT), None);
+        assert_eq!(slog(1, 3.0).levels(), [0.0, 0.0]);
+        assert_eq!(slog(1, 3.0).nearest(5.0), 0);
+        assert_eq!(slog(1, 3.0).check(), Err(FormatError::NoMagnitude { code: slog(1, 3.0) }));
+    }
+
+    /// Numbers around the levels of a code: on them, half-way between, one ulp beside, and anywhere.
+    fn near_levels(code: Code) -> impl Strategy<Value = f32> {
+        let levels = code.levels();
+        let n = levels.len();
+        let reach = code.reach();
+        (0..n, 0..n.max(2) - 1, -2_i32..=2, prop::num::f32::ANY, 0..4).prop_map(move |(i, j, ulps, any, kind)| {
+            let x = match kind {
+                0 => levels[i],
+                1 => ((f64::from(levels[j]) + f64::from(levels[j + 1])) / 2.0) as f32,
+                2 => any,
+                _ => any % (reach * 1.5),
+            };
+            (0..ulps.abs()).fold(x, |x, _| if ulps < 0 { x.next_down() } else { x.next_up() })
+        })
+    }
+
+    fn small_code() -> impl Strategy<Value = Code> {
+        any_code().prop_filter("brute force over few levels", |code| code.bits() <= 10)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn nearest_is_brute_force((code, x) in small_code().prop_flat_map(|code| (Just(code), near_levels(code)))) {
+            let expected = if x.is_nan() { code.zero_code() } else { brute_force(code, &code.levels(), x) };
+            prop_assert_eq!(code.nearest(x), expected, "{} at {:e}", code, x);
+            prop_assert_eq!(code.grid().nearest(x), expected, "{} at {:e}", code, x);
+            prop_assert_eq!(code.grid().nearest_with_zero(x, 0), expected);
+        }
+
+        #[test]
+        fn nearest_to_a_zero_point_is_brute_force(bits in 1_u8..=8, zero in 0_u16..256, x in -300.0_f32..300.0, tie in any::<bool>()) {
+            let code = affine(bits);
+            let zero = zero % code.len() as u16;
+            let x = if tie { x.floor() + 0.5 } else { x };
+            let distance = |c: usize| (c as f64 - f64::from(zero) - f64::from(x)).abs();
+            let expected = (0..code.len()).min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2))));
+            prop_assert_eq!(Some(usize::from(code.nearest_with_zero(x, zero))), expected);
+            prop_assert_eq!(code.grid().nearest_with_zero(x, zero), code.nearest_with_zero(x, zero));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Beyond 10 bits the brute force is slow: fewer cases.
+        #[test]
+        fn nearest_is_brute_force_for_wide_codes((code, x) in any_code().prop_flat_map(|code| (Just(code), near_levels(code)))) {
+            let expected = if x.is_nan() { code.zero_code() } else { brute_force(code, &code.levels(), x) };
+            prop_assert_eq!(code.nearest(x), expected, "{} at {:e}", code, x);
+            prop_assert_eq!(code.grid().nearest(x), expected, "{} at {:e}", code, x);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! A validated quantized matrix on the host, and the decode that says what it means.
+
+use crate::{Code, FloatKind, FormatError, Group, Scale, Scheme, bits};
+
+/// The scales of a matrix, as its scheme keeps them. `groups` is [`Group::groups_per_row`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scales {
+    /// `[out, groups]`, or `[1]` with [`Group::Tensor`]; each exactly a value of the scheme's kind.
+    Float(Vec<f32>),
+    /// `scale = outer · level(code)`.
+    Nested {
+        /// `[out, groups]`, or `[1]` with [`Group::Tensor`].
+        codes: Vec<u16>,
+        /// `[out, outer groups]`, `[out]` or `[1]`, as the nested group says over a row of `groups` scales.
+        outer: Vec<f32>,
+    },
+}
+
+impl Scales {
+    fn form(&self) -> &'static str {
+        match self {
+            Self::Float(_) => "float",
+            Self::Nested { .. } => "nested",
+        }
+    }
+}
+
+/// What a quantized matrix consists of, not yet checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parts {
+    /// Packed codes, `[out, words_per_row]`; see [`crate::bits`].
+    pub codes: Vec<u32>,
+    /// Scales, one for each group.
+    pub scales: Scales,
+    /// Zero points, as many as scales, each of the code's bits; present exactly where the code is affine.
+    pub zeros: Option<Vec<u16>>,
+    /// A permutation of `0..in`: stored column `j` holds original column `order[j]`. Groups run over stored columns.
+    pub order: Option<Vec<u32>>,
+}
+
+/// A validated quantized matrix `[out, in]`. If you hold one, its parts agree, and every weight it decodes to is finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    scheme: Scheme,
+    shape: [usize; 2],
+    parts: Parts,
+}
+
+impl Packed {
+    /// Checks `parts` against scheme and shape `[out, in]`.
+    ///
+    /// Errors name the part and the position: a wrong length, padding that is not zero, scales of the wrong form, not
+    /// finite, not representable or overflowing, zero points missing, unasked for or out of range, an order that is no
+    /// permutation.
+    pub fn new(scheme: Scheme, shape: [usize; 2], parts: Parts) -> Result<Self, FormatError> {
+        check_scheme(scheme, shape)?;
+        let [rows, columns] = shape;
+        let width = scheme.code.bits();
+        let per_row = bits::words_per_row(columns, width);
+        check_length("codes", rows * per_row, parts.codes.len())?;
+        let padded = |row: &[u32]| !bits::padding_is_zero(row, columns, width);
+        if let Some(row) = parts.codes.chunks_exact(per_row).position(padded) {
+            return Err(FormatError::Padding { row });
+        }
+        check_scales(scheme, shape, &parts.scales)?;
+        check_zeros(scheme, shape, parts.zeros.as_deref())?;
+        if let Some(order) = &parts.order {
+            check_order(columns, order)?;
+        }
+        let packed = Self { scheme, shape, parts };
+        packed.check_reach()?;
+        Ok(packed)
+    }
+
+    /// Packs `codes [out, in]`, given in stored column order, and checks the rest as [`Packed::new`] does.
+    pub fn from_codes(
+        scheme: Scheme,
+        shape: [usize; 2],
+        codes: &[u16],
+        scales: Scales,
+        zeros: Option<Vec<u16>>,
+        order: Option<Vec<u32>>,
+    ) -> Result<Self, FormatError> {
+        check_scheme(scheme, shape)?;
+        check_length("codes", shape[0] * shape[1], codes.len())?;
+        check_codes("codes", scheme.code, codes)?;
+        let codes = bits::pack(codes, shape[1], scheme.code.bits());
+        Self::new(scheme, shape, Parts { codes, scales, zeros, order })
+    }
+
+    /// How the matrix is coded.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// The checked parts.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The parts, given away.
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
+    /// The codes unpacked, `[out, in]` in stored column order.
+    pub fn codes(&self) -> Vec<u16> {
+        bits::unpack(&self.parts.codes, self.shape[1], self.scheme.code.bits())
+    }
+
+    /// The scale of every group of every row, `[out, groups]`; with [`Group::Tensor`] the one scale, `out` times.
+    ///
+    /// Nested scales are multiplied out, `outer · level(code)`, with one rounding to `f32`.
+    pub fn scale_values(&self) -> Vec<f32> {
+        self.expand(self.stored_scales())
+    }
+
+    /// The zero point of every group of every row, laid out as [`Packed::scale_values`]; `None` where the code has none.
+    pub fn zero_values(&self) -> Option<Vec<f32>> {
+        let zeros = self.parts.zeros.as_ref()?;
+        Some(self.expand(zeros.iter().map(|&zero| f32::from(zero)).collect()))
+    }
+
+    /// The definition of what this matrix means: `[out, in]`, row-major, in the original column order.
+    ///
+    ///     w[r, order[j]] = scale[r, g] · (level(code[r, j]) - zero[r, g])      g = j / group size
+    ///
+    /// The difference is exact and the product is rounded once.
+    pub fn decode(&self) -> Vec<f32> {
+        let [rows, columns] = self.shape;
+        let (group, groups) = (self.scheme.group.size(columns), self.scheme.group.groups_per_row(columns));
+        let (grid, width) = (self.scheme.code.grid(), self.scheme.code.bits());
+        let (scales, zeros) = (self.scale_values(), self.zero_values());
+        let mut decoded = vec![0.0; rows * columns];
+        let mut codes = vec![0; columns];
+        let words = self.parts.codes.chunks_exact(bits::words_per_row(columns, width));
+        for (row, (words, w)) in words.zip(decoded.chunks_exact_mut(columns)).enumerate() {
+            bits::unpack_row(words, width, &mut codes);
+            for (g, codes) in codes.chunks(group).enumerate() {
+                let scale = scales[row * groups + g];
+                let zero = zeros.as_ref().map_or(0.0, |zeros| zeros[row * groups + g]);
+                for (j, &code) in (g * group..).zip(codes) {
+                    let column = self.parts.order.as_ref().map_or(j, |order| order[j] as usize);
+                    w[column] = scale * (grid.level(code) - zero);
+                }
+            }
+        }
+        decoded
+    }
+
+    /// Bits this matrix takes: [`Scheme::storage_bits`], and 32 for each column where it has an order.
+    pub fn storage_bits(&self) -> u64 {
+        let order = self.parts.order.as_ref().map_or(0, |order| order.len() as u64 * u64::from(u32::BITS));
+        self.scheme.storage_bits(self.shape) + order
+    }
+
+    /// [`Packed::storage_bits`] over the number of weights.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.storage_bits() as f64 / (self.shape[0] as f64 * self.shape[1] as f64)
+    }
+
+    /// The scales multiplied out but not repeated: `[out, groups]`, or `[1]` with [`Group::Tensor`].
+    fn stored_scales(&self) -> Vec<f32> {
+        let (codes, outer) = match &self.parts.scales {
+            Scales::Float(scales) => return scales.clone(),
+            Scales::Nested { codes, outer } => (codes, outer),
+        };
+        let Scale::Nested { code, group, .. } = self.scheme.scale else {
+            unreachable!("the form of the scales was checked");
+        };
+        let [_, groups] = self.scheme.group.scale_shape(self.shape);
+        let (size, outers) = (group.size(groups), group.groups_per_row(groups));
+        let outer_at = |i: usize| match group {
+            Group::Tensor => outer[0],
+            Group::Row | Group::Columns(_) => outer[i / groups * outers + i % groups / size],
+        };
+        let grid = code.grid();
+        codes.iter().enumerate().map(|(i, &code)| outer_at(i) * grid.level(code)).collect()
+    }
+
+    /// Repeats one value for every row with [`Group::Tensor`]; all other groups have one for each already.
+    fn expand(&self, values: Vec<f32>) -> Vec<f32> {
+        match self.scheme.group {
+            Group::Tensor => vec![values[0]; self.shape[0]],
+            Group::Row | Group::Columns(_) => values,
+        }
+    }
+
+    /// No weight overflows: the largest level times every scale is finite.
+    fn check_reach(&self) -> Result<(), FormatError> {
+        let (reach, scales) = (self.scheme.code.reach(), self.stored_scales());
+        match scales.iter().position(|scale| !(scale * reach).is_finite()) {
+            Some(index) => Err(FormatError::ScaleOverflow { index, value: scales[index] }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_scheme(scheme: Scheme, shape: [usize; 2]) -> Result<(), FormatError> {
+    let [rows, columns] = shape;
+    // Columns are u32 in an order; 4 bytes a weight must be addressable for `decode` to exist.
+    let fits =
+        rows.checked_mul(columns).and_then(|weights| weights.checked_mul(4)).is_some_and(|b| b <= isize::MAX as usize);
+    if rows == 0 || columns == 0 || u32::try_from(columns).is_err() || !fits {
+        return Err(FormatError::Shape { shape });
+    }
+    scheme.code.check()?;
+    match scheme.scale {
+        Scale::Float(_) => Ok(()),
+        Scale::Nested { code, .. } => code.check(),
+    }
+}
+
+fn check_length(part: &'static str, expected: usize, found: usize) -> Result<(), FormatError> {
+    if expected == found { Ok(()) } else { Err(FormatError::Length { part, expected, found }) }
+}
+
+fn check_codes(part: &'static str, code: Code, codes: &[u16]) -> Result<(), FormatError> {
+    match codes.iter().position(|&value| usize::from(value) >= code.len()) {
+        Some(index) => Err(FormatError::CodeRange { part, index, value: codes[index], bits: code.bits() }),
+        None => Ok(()),
+    }
+}
+
+fn check_scales(scheme: Scheme, shape: [usize; 2], scales: &Scales) -> Result<(), FormatError> {
+    let [rows, groups] = scheme.group.scale_shape(shape);
+    match (scheme.scale, scales) {
+        (Scale::Float(kind), Scales::Float(values)) => {
+            check_length("scales", rows * groups, values.len())?;
+            check_floats("scales", kind, values)
+        }
+        (Scale::Nested { code, group, outer: kind }, Scales::Nested { codes, outer }) => {
+            check_length("scale codes", rows * groups, codes.len())?;
+            check_codes("scale codes", code, codes)?;
+            let [rows, outers] = group.scale_shape([rows, groups]);
+            check_length("outer scales", rows * outers, outer.len())?;
+            check_floats("outer scales", kind, outer)
+        }
+        (Scale::Float(_), nested) => Err(FormatError::ScaleForm { expected: "float", found: nested.form() }),
+        (Scale::Nested { .. }, float) => Err(FormatError::ScaleForm { expected: "nested", found: float.form() }),
+    }
+}
+
+fn check_floats(part: &'static str, kind: FloatKind, values: &[f32]) -> Result<(), FormatError> {
+    match values.iter().position(|&value| !kind.holds(value)) {
+        Some(index) => Err(FormatError::ScaleValue { part, index, value: values[index], kind }),
+        None => Ok(()),
+    }
+}
+
+fn check_zeros(scheme: Scheme, shape: [usize; 2], zeros: Option<&[u16]>) -> Result<(), FormatError> {
+    let (code, [rows, groups]) = (scheme.code, scheme.group.scale_shape(shape));
+    match (code.is_affine(), zeros) {
+        (false, None) => Ok(()),
+        (false, Some(zeros)) => Err(FormatError::ZerosUnexpected { code, found: zeros.len() }),
+        (true, None) => Err(FormatError::ZerosMissing { code }),
+        (true, Some(zeros)) => {
+            check_length("zeros", rows * groups, zeros.len())?;
+            match zeros.iter().position(|&zero| usize::from(zero) >= code.len()) {
+                Some(index) => Err(FormatError::ZeroRange { index, value: zeros[index], bits: code.bits() }),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn check_order(columns: usize, order: &[u32]) -> Result<(), FormatError> {
+    check_length("order", columns, order.len())?;
+    let mut seen = vec![false; columns];
+    for (index, &column) in order.iter().enumerate() {
+        match seen.get_mut(column as usize) {
+            Some(seen) if !*seen => *seen = true,
+            _ => return Err(FormatError::Order { index, column, columns }),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheme(text: &str) -> Scheme {
+        text.parse().unwrap()
+    }
+
+    /// A 2 x 5 matrix of 3-bit affine codes, groups of 2, 2 and 1, columns reversed.
+    fn good() -> (Scheme, [usize; 2], Parts) {
+        let codes = [0, 1, 2, 3, 4, 5, 6, 7, 0, 1];
+        let parts = Parts {
+            codes: bits::pack(&codes, 5, 3),
+            scales: Scales::Float(vec![1.0, 2.0, 0.5, -1.0, 0.25, 3.0]),
+            zeros: Some(vec![0, 1, 2, 3, 4, 7]),
+            order: Some(vec![4, 3, 2, 1, 0]),
+        };
+        (scheme("uint3/2/f16"), [2, 5], parts)
+    }
+
+    fn error(change: impl FnOnce(&mut Scheme, &mut [usize; 2], &mut Parts)) -> FormatError {
+        let (mut scheme, mut shape, mut parts) = good();
+        change(&mut scheme, &mut shape, &mut parts);
+        Packed::new(scheme, shape, parts).unwrap_err()
+    }
+
+    #[test]
+    fn decode_by_hand() {
+        let (scheme, shape, parts) = good();
+        let packed = Packed::new(scheme, shape, parts.clone()).unwrap();
+        // Stored: row 0 is 1·(0-0), 1·(1-0), 2·(2-1), 2·(3-1), 0.5·(4-2); row 1 -1·(5-3), -1·(6-3), 0.25·(7-4), ...
+        let stored = [[0.0, 1.0, 2.0, 4.0, 1.0], [-2.0, -3.0, 0.75, -1.0, -18.0]];
+        let expected: Vec<f32> = stored.iter().flat_map(|row| row.iter().rev().copied()).collect();
+        assert_eq!(packed.decode(), expected);
+        assert_eq!(packed.codes(), [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]);
+        assert_eq!(packed.scale_values(), [1.0, 2.0, 0.5, -1.0, 0.25, 3.0]);
+        assert_eq!(packed.zero_values().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 7.0]);
+        // Two words, six f16 scales, six 3-bit zeros, five 32-bit columns.
+        assert_eq!(packed.storage_bits(), 2 * 32 + 6 * 16 + 6 * 3 + 5 * 32);
+        assert_eq!((packed.scheme(), packed.shape(), packed.parts()), (scheme, shape, &parts));
+        assert_eq!(packed.into_parts(), parts);
+    }
+
+    #[test]
+    fn one_scale_for_the_matrix_is_repeated_for_every_row() {
+        let scales = Scales::Float(vec![0.5]);
+        let packed = Packed::from_codes(scheme("uint2/tensor/f16"), [2, 2], &[0, 1, 2, 3], scales, Some(vec![1]), None);
+        let packed = packed.unwrap();
+        assert_eq!(packed.decode(), [-0.5, 0.0, 0.5, 1.0]);
+        assert_eq!(packed.scale_values(), [0.5, 0.5]);
+        assert_eq!(packed.zero_values(), Some(vec![1.0, 1.0]));
+        assert_eq!(packed.storage_bits(), 2 * 32 + 16 + 2);
+    }
+
+    #[test]
+    fn nested_scales_are_multiplied_out() {
+        // Rows of 5 columns in groups of 2 have 3 scales, two to an outer scale: 2 outer scales a row.
+        let nested = |codes: [u16; 6], outer: Vec<f32>| Scales::Nested { codes: codes.to_vec(), outer };
+        let ones = [9; 10];
+        let cases = [
+            ("int4/2/uint4/2:f32", vec![0.5, 0.25, 2.0, 4.0], [0.5, 1.0, 0.75, 8.0, 10.0, 24.0]),
+            ("int4/2/uint4/row:f32", vec![0.5, 2.0], [0.5, 1.0, 1.5, 8.0, 10.0, 12.0]),
+            ("int4/2/uint4/tensor:f32", vec![0.5], [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]),
+        ];
+        for (text, outer, expected) in cases {
+            let scales = nested([1, 2, 3, 4, 5, 6], outer);
+            let packed = Packed::from_codes(scheme(text), [2, 5], &ones, scales, None, None).unwrap();
+            assert_eq!(packed.scale_values(), expected, "{text}");
+            let [a, b, c, d, e, f] = expected;
+            assert_eq!(packed.decode(), [a, a, b, b, c, d, d, e, e, f], "{text}");
+        }
+    }
+
+    #[test]
+    fn damaged_parts_are_refused() {
+        use FormatError as E;
+        let cases = [
+            (error(|_, shape, _| shape[0] = 0), E::Shape { shape: [0, 5] }),
+            (error(|_, shape, _| shape[1] = 0), E::Shape { shape: [2, 0] }),
+            (error(|_, shape, _| shape[0] = usize::MAX), E::Shape { shape: [usize::MAX, 5] }),
+            (error(|_, _, p| p.codes.truncate(1)), E::Length { part: "codes", expected: 2, found: 1 }),
+            (error(|_, _, p| p.codes[1] |= 1 << 15), E::Padding { row: 1 }),
+            (error(|_, _, p| p.codes[0] |= 1 << 31), E::Padding { row: 0 }),
+            (
+                error(|_, _, p| p.scales = Scales::Float(vec![1.0; 7])),
+                E::Length { part: "scales", expected: 6, found: 7 },
+            ),
+            (
+                error(|s, _, _| s.scale = "int8/row:f32".parse().unwrap()),
+                E::ScaleForm { expected: "nested", found: "float" },
+            ),
+            (
+                error(|_, _, p| p.scales = Scales::Nested { codes: vec![1; 6], outer: vec![1.0] }),
+                E::ScaleForm { expected: "float", found: "nested" },
+            ),
+            (error(|_, _, p| p.zeros = None), E::ZerosMissing { code: scheme("uint3/2/f16").code }),
+            (error(|_, _, p| p.zeros = Some(vec![0; 5])), E::Length { part: "zeros", expected: 6, found: 5 }),
+            (error(|_, _, p| p.zeros = Some(vec![0, 0, 8, 0, 0, 0])), E::ZeroRange { index: 2, value: 8, bits: 3 }),
+            (
+                error(|s, _, _| *s = scheme("int3/2/f16")),
+                E::ZerosUnexpected { code: scheme("int3/2/f16").code, found: 6 },
+            ),
+            (error(|_, _, p| p.order = Some(vec![0, 1, 2, 3])), E::Length { part: "order", expected: 5, found: 4 }),
+            (error(|_, _, p| p.order = Some(vec![0, 1, 1, 3, 4])), E::Order { index: 2, column: 1, columns: 5 }),
+            (error(|_, _, p| p.order = Some(vec![0, 1, 2, 3, 5])), E::Order { index: 4, column: 5, columns: 5 }),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn scales_must_be_finite_and_of_their_kind() {
+        for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (0.1, "0.1"), (65536.0, "65536")] {
+            let found = error(|_, _, p| p.scales = Scales::Float(vec![1.0, value, 1.0, 1.0, 1.0, 1.0]));
+            assert_eq!(found.to_string(), format!("scales[1]: {shown} is not a finite f16 number"));
+        }
+        let nested = |codes: Vec<u16>, outer: Vec<f32>| {
+            let scales = Scales::Nested { codes, outer };
+            Packed::from_codes(scheme("int4/2/uint4/row:bf16"), [1, 4], &[0; 4], scales, None, None).unwrap_err()
+        };
+        let cases = [
+            (nested(vec![1], vec![1.0]), "scale codes: expected 2 elements, found 1"),
+            (nested(vec![1, 16], vec![1.0]), "scale codes[1]: code 16 does not fit in 4 bits"),
+            (nested(vec![1, 2], vec![1.0, 2.0]), "outer scales: expected 1 elements, found 2"),
+            (nested(vec![1, 2], vec![1.001]), "outer scales[0]: 1.001 is not a finite bf16 number"),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn no_weight_may_overflow() {
+        let make = |text: &str, scales| Packed::from_codes(scheme(text), [1, 2], &[0, 0], scales, None, None);
+        let large = Scales::Float(vec![f32::MAX]);
+        assert!(make("nf4/row/f32", large.clone()).is_ok());
+        assert_eq!(make("int4/row/f32", large), Err(FormatError::ScaleOverflow { index: 0, value: f32::MAX }));
+        let nested = Scales::Nested { codes: vec![15], outer: vec![f32::MAX] };
+        assert!(matches!(make("nf4/row/uint4/row:f32", nested), Err(FormatError::ScaleOverflow { index: 0, .. })));
+    }
+
+    #[test]
+    fn a_code_or_a_scheme_out_of_range_is_refused() {
+        let make = |scheme: Scheme, codes: &[u16]| {
+            Packed::from_codes(scheme, [1, 2], codes, Scales::Float(vec![1.0]), None, None).unwrap_err()
+        };
+        let int4 = scheme("int4/row/f16");
+        assert_eq!(make(int4, &[3, 16]), FormatError::CodeRange { part: "codes", index: 1, value: 16, bits: 4 });
+        assert_eq!(make(int4, &[3]), FormatError::Length { part: "codes", expected: 2, found: 1 });
+        let code = crate::code::tests::slog(1, 3.0);
+        assert_eq!(make(Scheme { code, ..int4 }, &[0, 0]), FormatError::NoMagnitude { code });
+    }
+}

@@ -1,0 +1,255 @@
+//! Every code, group, scale, zero point and order together: packed, unpacked and decoded against the formula.
+
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+use quench_format::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Packed, Parts, Scale, Scales, Scheme};
+
+/// A matrix before packing: everything the formula needs.
+#[derive(Clone, Debug)]
+struct Case {
+    scheme: Scheme,
+    shape: [usize; 2],
+    codes: Vec<u16>,
+    scales: Scales,
+    zeros: Option<Vec<u16>>,
+    order: Option<Vec<u32>>,
+}
+
+impl Case {
+    fn pack(&self) -> Result<Packed, FormatError> {
+        let (scales, zeros, order) = (self.scales.clone(), self.zeros.clone(), self.order.clone());
+        Packed::from_codes(self.scheme, self.shape, &self.codes, scales, zeros, order)
+    }
+
+    /// Position in `[rows, ceil(columns / group)]` of the group that holds `[row, column]`.
+    fn index(group: Group, columns: usize, row: usize, column: usize) -> usize {
+        match group {
+            Group::Tensor => 0,
+            Group::Row => row,
+            Group::Columns(size) => {
+                let size = size.get() as usize;
+                row * columns.div_ceil(size) + column / size
+            }
+        }
+    }
+
+    /// The formula of the crate's front page, one weight at a time.
+    fn weight(&self, row: usize, stored: usize) -> f32 {
+        let [_, columns] = self.shape;
+        let code = self.scheme.code;
+        let at = Self::index(self.scheme.group, columns, row, stored);
+        let scale = match (&self.scales, self.scheme.scale) {
+            (Scales::Float(scales), _) => scales[at],
+            (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
+                let (scale_row, scale_columns, scale_column) = match self.scheme.group {
+                    Group::Tensor => (0, 1, 0),
+                    Group::Row => (row, 1, 0),
+                    Group::Columns(size) => {
+                        let size = size.get() as usize;
+                        (row, columns.div_ceil(size), stored / size)
+                    }
+                };
+                outer[Self::index(group, scale_columns, scale_row, scale_column)] * code.level(codes[at])
+            }
+            (Scales::Nested { .. }, Scale::Float(_)) => unreachable!("the case was made to fit"),
+        };
+        let zero = self.zeros.as_ref().map_or(0.0, |zeros| f32::from(zeros[at]));
+        scale * (code.level(self.codes[row * columns + stored]) - zero)
+    }
+
+    fn naive(&self) -> Vec<f32> {
+        let [rows, columns] = self.shape;
+        let mut w = vec![f32::NAN; rows * columns];
+        for row in 0..rows {
+            for stored in 0..columns {
+                let column = self.order.as_ref().map_or(stored, |order| order[stored] as usize);
+                w[row * columns + column] = self.weight(row, stored);
+            }
+        }
+        w
+    }
+}
+
+fn any_code() -> impl Strategy<Value = Code> {
+    let bits = |from: u8| (from..=16).prop_map(|bits| Bits::new(bits).unwrap());
+    let mu = (1_u16..=u16::MAX).prop_map(|halves| Mu::new(f32::from(halves) / 2.0).unwrap());
+    prop_oneof![
+        2 => bits(1).prop_map(|bits| Code::Int { bits }),
+        2 => bits(1).prop_map(|bits| Code::Affine { bits }),
+        2 => (bits(2), mu).prop_map(|(bits, mu)| Code::LogSigned { bits, mu }),
+        1 => Just(Code::Normal4),
+        1 => Just(Code::Float(Minifloat::E2M1)),
+        1 => Just(Code::Float(Minifloat::E4M3)),
+    ]
+}
+
+fn any_group() -> impl Strategy<Value = Group> {
+    prop_oneof![
+        1 => Just(Group::Tensor),
+        1 => Just(Group::Row),
+        4 => (1_u32..40).prop_map(|size| Group::Columns(NonZeroU32::new(size).unwrap())),
+    ]
+}
+
+fn any_scheme() -> impl Strategy<Value = Scheme> {
+    let kind = || prop::sample::select(vec![FloatKind::F32, FloatKind::F16, FloatKind::BF16]);
+    let scale = prop_oneof![
+        kind().prop_map(Scale::Float),
+        (any_code(), any_group(), kind()).prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
+    ];
+    (any_code(), any_group(), scale).prop_map(|(code, group, scale)| Scheme { code, group, scale })
+}
+
+fn codes(code: Code, count: usize) -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(0..=(code.len() - 1) as u16, count)
+}
+
+fn floats(kind: FloatKind, count: usize) -> impl Strategy<Value = Vec<f32>> {
+    prop::collection::vec((-100.0_f32..100.0).prop_map(move |x| kind.round(x)), count)
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    (any_scheme(), 1_usize..6, 1_usize..70).prop_flat_map(|(scheme, rows, columns)| {
+        let shape = [rows, columns];
+        let scale_shape = scheme.group.scale_shape(shape);
+        let count = scale_shape[0] * scale_shape[1];
+        let scales = match scheme.scale {
+            Scale::Float(kind) => floats(kind, count).prop_map(Scales::Float).boxed(),
+            Scale::Nested { code, group, outer } => {
+                let [rows, columns] = group.scale_shape(scale_shape);
+                (codes(code, count), floats(outer, rows * columns))
+                    .prop_map(|(codes, outer)| Scales::Nested { codes, outer })
+                    .boxed()
+            }
+        };
+        let zeros =
+            if scheme.code.is_affine() { codes(scheme.code, count).prop_map(Some).boxed() } else { Just(None).boxed() };
+        let order = prop::option::of(Just((0..columns as u32).collect::<Vec<u32>>()).prop_shuffle());
+        (codes(scheme.code, rows * columns), scales, zeros, order).prop_map(move |(codes, scales, zeros, order)| Case {
+            scheme,
+            shape,
+            codes,
+            scales,
+            zeros,
+            order,
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn decode_is_the_formula(case in any_case()) {
+        let packed = case.pack().unwrap();
+        prop_assert_eq!(packed.decode(), case.naive());
+        prop_assert_eq!(packed.codes(), case.codes.clone());
+        let same = Packed::new(case.scheme, case.shape, packed.parts().clone());
+        prop_assert_eq!(same.as_ref(), Ok(&packed));
+        // The size is what the parts hold, each counted on its own.
+        let parts = packed.parts();
+        let scales = match (&parts.scales, case.scheme.scale) {
+            (Scales::Float(scales), Scale::Float(kind)) => scales.len() as u64 * u64::from(kind.bits()),
+            (Scales::Nested { codes, outer }, Scale::Nested { code, outer: kind, .. }) => {
+                codes.len() as u64 * u64::from(code.bits()) + outer.len() as u64 * u64::from(kind.bits())
+            }
+            _ => unreachable!("the case was made to fit"),
+        };
+        let zeros = parts.zeros.as_ref().map_or(0, |zeros| zeros.len() as u64 * u64::from(case.scheme.code.bits()));
+        let order = parts.order.as_ref().map_or(0, |order| order.len() as u64 * 32);
+        prop_assert_eq!(packed.storage_bits(), parts.codes.len() as u64 * 32 + scales + zeros + order);
+        prop_assert_eq!(
+            packed.bits_per_weight(),
+            packed.storage_bits() as f64 / (case.shape[0] * case.shape[1]) as f64
+        );
+        // What every kernel relies on: one scale and zero for each group of each row.
+        let groups = case.scheme.group.groups_per_row(case.shape[1]);
+        prop_assert_eq!(packed.scale_values().len(), case.shape[0] * groups);
+        prop_assert_eq!(packed.zero_values().map(|zeros| zeros.len()), case.zeros.map(|_| case.shape[0] * groups));
+    }
+
+    /// Parts changed anywhere are refused, or still decode to finite numbers: never a panic, never a NaN.
+    #[test]
+    fn damage_is_refused_or_harmless(
+        case in any_case(), part in 0..8, at in any::<prop::sample::Index>(), bits in any::<u32>()
+    ) {
+        let (scheme, mut shape) = (case.scheme, case.shape);
+        let mut parts = case.pack().unwrap().into_parts();
+        match part {
+            0 => { let i = at.index(parts.codes.len()); parts.codes[i] ^= bits; }
+            1 => { parts.codes.push(bits); }
+            2 => match &mut parts.scales {
+                Scales::Float(scales) | Scales::Nested { outer: scales, .. } => {
+                    let i = at.index(scales.len());
+                    scales[i] = f32::from_bits(bits);
+                }
+            },
+            3 => if let Scales::Nested { codes, .. } = &mut parts.scales {
+                let i = at.index(codes.len());
+                codes[i] ^= bits as u16;
+            },
+            4 => if let Some(zeros) = &mut parts.zeros {
+                let i = at.index(zeros.len());
+                zeros[i] ^= bits as u16;
+            },
+            5 => if let Some(order) = &mut parts.order {
+                let i = at.index(order.len());
+                order[i] = bits % (2 * shape[1] as u32);
+            },
+            6 => shape[at.index(2)] = bits as usize,
+            _ => parts.zeros = parts.zeros.take().map(|_| vec![]).or(Some(vec![0])),
+        }
+        if let Ok(packed) = Packed::new(scheme, shape, parts) {
+            prop_assert!(packed.decode().iter().all(|w| w.is_finite()));
+        }
+    }
+}
+
+/// Words written down by hand from `docs/format.md`: a change here breaks every file already saved.
+#[test]
+fn the_words_of_a_row_never_change() {
+    let cases: [(&str, &[u16], &[u32]); 6] = [
+        ("int4/row/f16", &[1, 2, 3, 4, 5, 6, 7, 8, 15], &[0x8765_4321, 0x0000_000f]),
+        ("int8/row/f16", &[0x11, 0x22, 0x33, 0x44, 0x55], &[0x4433_2211, 0x0000_0055]),
+        ("int2/row/f16", &[0, 1, 2, 3], &[0b1110_0100]),
+        // 3 x 10 bits fill 30; the eleventh code has 2 bits in word 0 and 1 in word 1.
+        ("int3/row/f16", &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 6], &[0b10_001_000_111_110_101_100_011_010_001_000, 0b1]),
+        ("slog5/row/f16", &[1, 2, 3, 4, 5, 6, 29], &[0b01_00110_00101_00100_00011_00010_00001, 0b111]),
+        ("int16/row/f32", &[0xbeef, 0xdead, 1], &[0xdead_beef, 1]),
+    ];
+    for (scheme, codes, words) in cases {
+        let scales = Scales::Float(vec![1.0]);
+        let packed = Packed::from_codes(scheme.parse().unwrap(), [1, codes.len()], codes, scales, None, None);
+        assert_eq!(packed.unwrap().parts().codes, words, "{scheme}");
+    }
+}
+
+/// Codes and levels written down: what a saved code stands for never changes either.
+#[test]
+fn the_levels_of_a_code_never_change() {
+    let cases: [(&str, &[(u16, f32)]); 7] = [
+        ("int4", &[(0, -8.0), (8, 0.0), (15, 7.0)]),
+        ("uint4", &[(0, 0.0), (15, 15.0)]),
+        ("slog4:mu15", &[(7, 1.0), (8, 0.0), (15, -1.0), (1, 0.032_399_62), (14, -0.651_146_77)]),
+        ("nf4", &[(0, -1.0), (7, 0.0), (8, 0.079_580_3), (15, 1.0)]),
+        ("e2m1", &[(1, 0.5), (7, 6.0), (8, 0.0), (9, -0.5)]),
+        ("e4m3", &[(0x38, 1.0), (0x7e, 448.0), (0x7f, 0.0), (0x80, 0.0), (0xfe, -448.0)]),
+        ("int1", &[(0, -1.0), (1, 0.0)]),
+    ];
+    for (code, levels) in cases {
+        let code: Code = code.parse().unwrap();
+        for &(value, level) in levels {
+            assert_eq!(code.level(value), level, "{code} {value}");
+        }
+    }
+}
+
+/// A refused matrix names its part and position.
+#[test]
+fn errors_name_the_culprit() {
+    let scheme: Scheme = "int4/2/f16".parse().unwrap();
+    let parts = Parts { codes: vec![0], scales: Scales::Float(vec![1.0, f32::NAN]), zeros: None, order: None };
+    let error = Packed::new(scheme, [1, 4], parts).unwrap_err();
+    assert_eq!(error.to_string(), "scales[1]: NaN is not a finite f16 number");
+}

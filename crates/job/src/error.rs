@@ -1,0 +1,124 @@
+//! What can go wrong with a job.
+
+use std::io;
+use std::path::PathBuf;
+
+use quench_checkpoint::CheckpointError;
+use quench_eval::EvalError;
+use quench_models::ModelError;
+use quench_quantize::QuantizeError;
+
+/// An error of a job; each names the culprit and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no such recipe.
+    #[error("no recipe {name:?}; did you mean {nearest:?}? `quench recipes` lists them, and a path to a .toml file works too")]
+    UnknownRecipe {
+        /// What was asked for.
+        name: String,
+        /// The embedded recipe with the nearest name.
+        nearest: &'static str,
+    },
+    /// A recipe file is not valid.
+    #[error("{file}: {source}")]
+    Recipe {
+        /// Its name or path.
+        file: String,
+        /// What is wrong.
+        source: QuantizeError,
+    },
+    /// The model is already quantized.
+    #[error("{}: layer {layer} is already quantized; give the folder of the dense model", .path.display())]
+    AlreadyQuantized {
+        /// The folder.
+        path: PathBuf,
+        /// Its first packed layer.
+        layer: String,
+    },
+    /// The method needs calibration text and none was given.
+    #[error("the plan uses {method}, which needs calibration text; give --calibration FILE, or use an rtn recipe")]
+    NoCalibrationText {
+        /// The method.
+        method: &'static str,
+    },
+    /// The text is too short to evaluate on.
+    #[error("the evaluation text{} has {tokens} tokens; at least 2 are needed to score one", .language.as_ref().map(|l| format!(" for {l}")).unwrap_or_default())]
+    NothingToEvaluate {
+        /// The language, where one was named.
+        language: Option<String>,
+        /// Tokens found.
+        tokens: usize,
+    },
+    /// An earlier run of this job was broken off.
+    #[error("{} holds an unfinished run; --resume goes on from it, --force starts again", .path.display())]
+    Unfinished {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// There is nothing to resume.
+    #[error("there is no unfinished run at {}; start without --resume", .path.display())]
+    NothingToResume {
+        /// The folder looked for.
+        path: PathBuf,
+    },
+    /// The unfinished run is another job.
+    #[error("{} holds an unfinished run of another job ({what} differs); --force starts again", .path.display())]
+    OtherJob {
+        /// Its folder.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// An unfinished run's journal is damaged.
+    #[error("{}: {reason}; --force starts again", .path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reading or writing tensors failed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model, its tokenizer or a text is no good.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Quantization failed.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+    /// Evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// The user asked to stop.
+    #[error("interrupted; finished blocks are in {}, and --resume goes on from them", .path.display())]
+    Interrupted {
+        /// The folder of the unfinished run.
+        path: PathBuf,
+    },
+}
+
+impl JobError {
+    /// The process exit code: 130 for an interruption, 2 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted { .. } => 130,
+            _ => 2,
+        }
+    }
+}

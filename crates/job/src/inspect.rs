@@ -1,0 +1,128 @@
+//! A look into a checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use quench_checkpoint::{Folder, Source, native};
+use quench_quantize::Ledger;
+use serde::Serialize;
+
+use crate::JobError;
+use crate::save::{GATES, LEDGER, RECIPE, bytes as bytes_of, elements};
+
+/// What is in a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// `"quench"` for a checkpoint with packed layers in our dialect, `"dense"` otherwise.
+    pub dialect: &'static str,
+    /// Every layer and every other tensor, in the order of their names.
+    pub rows: Vec<Row>,
+    /// Bytes of tensor data.
+    pub bytes: u64,
+    /// Parameters.
+    pub parameters: u64,
+    /// Bits per weight over the packed layers.
+    pub bits_per_weight: Option<f64>,
+    /// Bits per parameter over everything.
+    pub bits_per_parameter: f64,
+    /// The name of the recipe, where the checkpoint says it.
+    pub recipe: Option<String>,
+    /// What the gates said, where the checkpoint says it.
+    pub gates: Option<String>,
+}
+
+/// One layer or tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The name of the layer, or of the tensor if it is dense.
+    pub layer: String,
+    /// Its shape in weights.
+    pub shape: Vec<usize>,
+    /// The scheme, or the type of a dense tensor.
+    pub scheme: String,
+    /// Bits per weight with scales, zero points and order.
+    pub bits_per_weight: f64,
+    /// Signal-to-noise ratio of the weights in dB, where the checkpoint knows it.
+    pub weight_snr_db: Option<f64>,
+    /// Signal-to-noise ratio of the output on the calibration inputs in dB, where the checkpoint knows it.
+    pub output_snr_db: Option<f64>,
+    /// Bytes.
+    pub bytes: u64,
+    /// Whether it is packed.
+    pub packed: bool,
+}
+
+/// Reads the headers of a folder or of a single `.safetensors` file.
+///
+/// # Errors
+/// [`JobError::Checkpoint`] if it is neither, or damaged.
+pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
+    let source = if path.is_file() { Folder::open_file(path)? } else { Folder::open(path)? };
+    let metadata = source.metadata();
+    // A ledger that does not parse is one of another version; the table does without.
+    let ledger: Ledger = metadata.get(LEDGER).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let layers = &source.manifest().layers;
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    for name in source.names() {
+        let Some(info) = source.info(name) else { continue };
+        let owner = name.rsplit_once('.').map(|(layer, _)| layer).filter(|layer| native::is_packed(&source, layer));
+        let bytes = bytes_of(&info);
+        match owner.and_then(|layer| layers.get(layer).map(|coded| (layer, coded))) {
+            Some((layer, coded)) => {
+                let entry = ledger.last(layer);
+                let row = rows.entry(layer.to_owned()).or_insert_with(|| Row {
+                    layer: layer.to_owned(),
+                    shape: coded.shape.to_vec(),
+                    scheme: coded.scheme.to_string(),
+                    bits_per_weight: 0.0,
+                    weight_snr_db: entry.and_then(|entry| entry.weight_snr_db),
+                    output_snr_db: entry.and_then(|entry| entry.output_snr_db()),
+                    bytes: 0,
+                    packed: true,
+                });
+                row.bytes += bytes;
+            }
+            None => {
+                rows.insert(name.to_owned(), Row {
+                    layer: name.to_owned(),
+                    shape: info.shape.clone(),
+                    scheme: info.dtype.to_string().to_lowercase(),
+                    bits_per_weight: 0.0,
+                    weight_snr_db: None,
+                    output_snr_db: None,
+                    bytes,
+                    packed: false,
+                });
+            }
+        }
+    }
+    let mut rows: Vec<Row> = rows.into_values().collect();
+    rows.sort_by(|a, b| natural(&a.layer).cmp(&natural(&b.layer)));
+    for row in &mut rows {
+        row.bits_per_weight = bits(row.bytes, elements(&row.shape));
+    }
+    let total = |packed_only: bool| {
+        let of = rows.iter().filter(|row| row.packed || !packed_only);
+        of.fold((0, 0), |(bytes, count), row| (bytes + row.bytes, count + elements(&row.shape)))
+    };
+    let ((bytes, parameters), (packed_bytes, packed)) = (total(false), total(true));
+    Ok(Inspection {
+        dialect: if layers.is_empty() { "dense" } else { "quench" },
+        bytes,
+        parameters,
+        bits_per_weight: (packed > 0).then(|| bits(packed_bytes, packed)),
+        bits_per_parameter: bits(bytes, parameters),
+        recipe: metadata.get(RECIPE).cloned(),
+        gates: metadata.get(GATES).cloned(),
+        rows,
+    })
+}
+
+fn bits(bytes: u64, parameters: u64) -> f64 {
+    8.0 * bytes as f64 / parameters.max(1) as f64
+}
+
+/// A key by which `layers.2` comes before `layers.10`.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    name.split('.').map(|word| (word.parse().unwrap_or(u64::MAX), word.to_owned())).collect()
+}

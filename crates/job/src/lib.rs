@@ -1,0 +1,18 @@
+//! The main job, from folder to folder: quantize a model, measure what was lost, save the result.
+//!
+//! [`Job::run`] is what `quench quantize` does. It keeps a journal of finished blocks on disk, so that a run that was broken
+//! off is resumed with identical result, and it publishes the new folder by renaming, whole or not at all.
+
+mod error;
+mod fingerprint;
+mod inspect;
+mod job;
+mod journal;
+pub mod recipes;
+mod report;
+mod save;
+
+pub use error::JobError;
+pub use inspect::{Inspection, Row, inspect};
+pub use job::{Job, Observe, Overwrite, Step};
+pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};

@@ -1,0 +1,117 @@
+//! From a finished journal to a checkpoint folder.
+
+use std::path::Path;
+
+use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, native, write_atomically};
+use quench_quantize::{Ledger, Plan, Recipe};
+use serde_json::json;
+
+use crate::JobError;
+
+/// Metadata key of the recipe, as TOML.
+pub(crate) const RECIPE: &str = "quench.recipe";
+/// Metadata key of the ledger, as JSON.
+pub(crate) const LEDGER: &str = "quench.ledger";
+/// Metadata key of what the gates said: `none`, `passed`, or `failed: …`.
+pub(crate) const GATES: &str = "quench.gates";
+
+/// Files that travel with the weights.
+const COMPANIONS: [&str; 12] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "LICENSE",
+    "LICENSE.txt",
+];
+
+/// What is written, and from where.
+pub(crate) struct Save<'a> {
+    /// The dense checkpoint.
+    pub(crate) dense: &'a Folder,
+    /// The finished sections of the last stage, each with its packed layers.
+    pub(crate) sections: &'a [Folder],
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) plan: &'a Plan,
+    pub(crate) ledger: &'a Ledger,
+    /// What the gates said.
+    pub(crate) gates: &'a str,
+    /// Largest shard in bytes.
+    pub(crate) max_shard_bytes: u64,
+}
+
+impl Save<'_> {
+    /// Writes weights, configuration, recipe, plan and tokenizer into `folder`.
+    ///
+    /// Packed layers are copied from the journal and dense tensors from the source, one tensor at a time.
+    pub(crate) fn write(&self, folder: &Path) -> Result<Written, JobError> {
+        let mut writer = Writer::create(folder, self.max_shard_bytes)?;
+        writer.metadata(RECIPE, self.recipe.name.clone());
+        writer.metadata(LEDGER, serde_json::to_string(self.ledger).unwrap_or_default());
+        writer.metadata(GATES, self.gates);
+        for name in self.dense.names() {
+            let layer = name.strip_suffix(".weight").unwrap_or(name);
+            match self.sections.iter().find(|section| native::is_packed(*section, layer)) {
+                Some(section) if name.ends_with(".weight") => writer.copy_packed(section, layer)?,
+                _ => writer.copy(self.dense, name)?,
+            }
+        }
+        let written = writer.finish()?;
+        self.companions(folder)?;
+        Ok(written)
+    }
+
+    fn companions(&self, folder: &Path) -> Result<(), JobError> {
+        let from = self.dense.path();
+        for name in COMPANIONS.into_iter().filter(|name| from.join(name).is_file()) {
+            let path = from.join(name);
+            let bytes = std::fs::read(&path).map_err(|source| JobError::Read { path, source })?;
+            write_atomically(folder.join(name), &bytes)?;
+        }
+        write_atomically(folder.join("plan.toml"), self.plan.to_toml().as_bytes())?;
+        write_atomically(folder.join("recipe.toml"), self.recipe.to_toml().as_bytes())?;
+        self.config(folder)
+    }
+
+    /// The model's configuration, with a mark by which other loaders see that the weights are packed.
+    fn config(&self, folder: &Path) -> Result<(), JobError> {
+        let path = self.dense.path().join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| JobError::Read { path: path.clone(), source })?;
+        let mut config: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| JobError::Read { path, source: std::io::Error::other(error) })?;
+        config["quantization_config"] = json!({
+            "quant_method": "quench",
+            "format_version": quench_checkpoint::FORMAT_VERSION,
+            "recipe": self.recipe.name,
+        });
+        let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
+        Ok(write_atomically(folder.join("config.json"), text.as_bytes())?)
+    }
+}
+
+/// The first packed layer of a checkpoint, if it has one.
+pub(crate) fn first_packed(source: &Folder) -> Option<&str> {
+    source.manifest().layers.keys().next().map(String::as_str)
+}
+
+/// Parameters and bytes of a dense checkpoint.
+pub(crate) fn extent(source: &Folder) -> (u64, u64) {
+    let infos = source.names().into_iter().filter_map(|name| source.info(name));
+    infos.fold((0, 0), |(count, total), info| (count + elements(&info.shape), total + bytes(&info)))
+}
+
+/// Elements of a tensor.
+pub(crate) fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|extent| *extent as u64).product()
+}
+
+/// Bytes of a tensor.
+pub(crate) fn bytes(info: &TensorInfo) -> u64 {
+    (elements(&info.shape) * info.dtype.bitsize() as u64).div_ceil(8)
+}

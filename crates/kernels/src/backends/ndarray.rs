@@ -1,0 +1,42 @@
+//! NdArray, the reference CPU backend; it has no f16 and no bf16.
+
+use std::borrow::Cow;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{NdArray, TensorMetadata};
+use burn_ndarray::NdArrayTensor;
+
+use super::host::{self, HostBackend};
+use crate::ops::{PackedParts, QuantBackend};
+
+impl QuantBackend for NdArray {
+    fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
+        host::decode(w)
+    }
+
+    fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {
+        host::select(rows, w)
+    }
+}
+
+impl HostBackend for NdArray {
+    fn f32s(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        match tensor {
+            NdArrayTensor::F32(values) => match values.view().to_slice() {
+                Some(values) => Cow::Borrowed(values),
+                None => Cow::Owned(values.view().iter().copied().collect()),
+            },
+            other => panic!("the parts of a packed matrix are f32, not {:?}", other.dtype()),
+        }
+    }
+
+    fn i32s(tensor: &IntTensor<Self>) -> Cow<'_, [i32]> {
+        match tensor {
+            NdArrayTensor::I32(values) => match values.view().to_slice() {
+                Some(values) => Cow::Borrowed(values),
+                None => Cow::Owned(values.view().iter().copied().collect()),
+            },
+            other => panic!("the parts of a packed matrix are i32, not {:?}", other.dtype()),
+        }
+    }
+}

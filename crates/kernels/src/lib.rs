@@ -1,0 +1,19 @@
+//! [`QTensor`], a packed matrix on a device, and its three operations: decode, matmul and row select.
+//!
+//! [`QuantBackend`] is Burn's extension trait for them. Its default bodies are the portable implementation, written in
+//! Burn's own operations (`reference.rs`), and what every backend is tested against is
+//! [`Packed::decode`](quench_format::Packed::decode). A backend overrides what it can do better, in `backends/`.
+//!
+//! Under autodiff the weights are constants: the gradient of `x · Wᵀ` reaches `x` and is itself a packed product, so no
+//! dense `W` is kept between the passes.
+
+// Burn marks the whole crate burn-ndarray as deprecated; it is this project's reference CPU backend.
+#![cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
+
+mod backends;
+mod ops;
+mod qtensor;
+mod reference;
+
+pub use ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
+pub use qtensor::QTensor;

@@ -1,0 +1,127 @@
+//! [`QuantBackend`]: the operations on packed matrices, as a Burn backend extension.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, ExtensionType, backend_extension};
+#[cfg(feature = "cube")]
+use burn::tensor::{DType, Shape};
+
+use crate::reference;
+
+/// A packed matrix `W` `[out, in]` as one backend holds it.
+///
+/// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g])`, `g = j / group`, where `j` counts stored columns.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub struct PackedParts<B: Backend> {
+    /// The codes `[out, words]`: u32 words bit-cast to i32, low bits first, every row starting on a word.
+    pub codes: IntTensor<B>,
+    /// The scales `[out, groups]`, f32; a scale shared by the whole matrix is repeated in every row.
+    pub scales: FloatTensor<B>,
+    /// How a code becomes a number.
+    #[extension_type]
+    pub levels: Levels<B>,
+    /// Where a stored column belongs.
+    #[extension_type]
+    pub order: Order<B>,
+    /// What the words hold.
+    pub layout: Layout,
+}
+
+/// How a code `u` becomes a number at scale 1.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub enum Levels<B: Backend> {
+    /// A symmetric integer, `u − 2^(bits−1)`.
+    Signed,
+    /// An integer against the zero point of its group, `u − zeros[i, g]`; `[out, groups]`, f32.
+    Affine(FloatTensor<B>),
+    /// A value from a table, `levels[u]`; `[2^bits]`, f32.
+    Table(FloatTensor<B>),
+}
+
+/// Where a stored column belongs in the matrix.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub enum Order<B: Backend> {
+    /// Columns are stored as they are.
+    Natural,
+    /// Column `k` of the matrix is stored at `inverse[k]`; `[in]`, i32.
+    Permuted(IntTensor<B>),
+}
+
+/// What the words of a packed matrix hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// Bits of one code, 1..=16.
+    pub bits: u32,
+    /// Columns that share a scale; the last group of a row may have fewer.
+    pub group: usize,
+}
+
+/// Which side of the product the packed matrix is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `x · Wᵀ`, `[rows, in]` → `[rows, out]`: the forward pass.
+    Transposed,
+    /// `x · W`, `[rows, out]` → `[rows, in]`: the gradient of the forward pass.
+    Plain,
+}
+
+impl Side {
+    /// The side of the gradient: if `y = x · Wᵀ` then `dx = dy · W`, and the other way round.
+    pub fn flip(self) -> Self {
+        match self {
+            Self::Transposed => Self::Plain,
+            Self::Plain => Self::Transposed,
+        }
+    }
+
+    /// The columns of the left operand and of the product for a matrix `[out, in]`.
+    pub fn columns(self, [out, columns]: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Transposed => [columns, out],
+            Self::Plain => [out, columns],
+        }
+    }
+}
+
+/// The operations that a backend may do better than by decoding first; the default bodies are the portable ones.
+///
+/// They are called through [`QTensor`](crate::QTensor), which checks shapes; here a wrong shape is a panic of the
+/// backend. The default bodies call each other, so a backend that overrides only
+/// [`packed_decode`](QuantBackend::packed_decode) has a faster product too.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
+pub trait QuantBackend: Backend {
+    /// `W`, dense: `[out, in]`, f32, columns in their original order.
+    #[fusion(dtype = DType::F32, shape = Shape::from(w.layout.shape))]
+    fn packed_decode(#[extension_type] w: PackedParts<Self>) -> FloatTensor<Self> {
+        reference::decode::<Self>(w)
+    }
+
+    /// `x · Wᵀ` or `x · W`, by `side`; `x` `[rows, in or out]` of any float dtype, which the product has too.
+    #[fusion(dtype = x, shape = Shape::from([x[0], side.columns(w.layout.shape)[1]]))]
+    fn packed_matmul(
+        x: FloatTensor<Self>,
+        #[extension_type] w: PackedParts<Self>,
+        side: Side,
+    ) -> FloatTensor<Self> {
+        reference::matmul::<Self>(x, w, side)
+    }
+
+    /// The rows of `W` named by `rows` `[n]`: `[n, in]`, f32.
+    #[fusion(dtype = DType::F32, shape = Shape::from([rows[0], w.layout.shape[1]]))]
+    fn packed_select(
+        rows: IntTensor<Self>,
+        #[extension_type] w: PackedParts<Self>,
+    ) -> FloatTensor<Self> {
+        reference::select::<Self>(rows, w)
+    }
+}

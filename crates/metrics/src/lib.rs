@@ -1,0 +1,31 @@
+//! Pure functions of tensors: how far is an approximation from what it approximates?
+//!
+//! - [`Distortion`]: two tensors, as a relative error and a signal-to-noise ratio ([`relative_error`], [`snr_db`]).
+//! - Two models, by their logits on the same tokens: [`nll`], [`kl_per_token`], [`agreement`].
+//! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval.
+//!
+//! Nothing here knows of models or of quantization; every function is tested against a closed form.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//!
+//! # fn on(device: &Device) {
+//! let dense = Tensor::<2>::from_floats([[2.0, 1.0, 0.0]], device); // logits [rows, vocab]
+//! let quantized = Tensor::<2>::from_floats([[2.0, 1.1, 0.0]], device);
+//! assert_eq!(quench_metrics::agreement(dense.clone(), quantized.clone()), [true]);
+//! let kl = quench_metrics::kl_per_token(dense.clone(), quantized.clone());
+//! assert!((kl[0] - 9.47e-4).abs() < 1e-5);
+//! let error = quench_metrics::relative_error(dense, quantized);
+//! assert!((error - 0.1 / 5f64.sqrt()).abs() < 1e-6);
+//! # }
+//! # on(&Device::flex());
+//! ```
+
+mod distortion;
+mod divergence;
+mod host;
+mod summary;
+
+pub use distortion::{Distortion, relative_error, snr_db};
+pub use divergence::{agreement, kl_per_token, nll};
+pub use summary::{Bootstrap, Interval, Summary, Total};

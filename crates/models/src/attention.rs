@@ -1,0 +1,156 @@
+//! Causal self-attention with grouped queries, rotary positions, windows and soft caps.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
+use quench_nn::{LayerInfo, Part, Tap};
+
+use crate::ModelError;
+use crate::cache::LayerCache;
+use crate::config::{AttentionBias, DecoderConfig, LayerConfig};
+use crate::context::Context;
+use crate::load::{Layer, Loader};
+use crate::norm::Norm;
+use crate::projection::Projection;
+
+/// Scores held at a time, 64 MB of f32: long sequences are attended some queries at a time.
+const SCORES: usize = 1 << 24;
+
+/// `y = W_o · softmax(s · q kᵀ + mask) v`, head by head; `heads / kv_heads` query heads share a key head.
+///
+/// Source: Vaswani et al. 2017; grouped queries: Ainslie et al. 2023, "GQA".
+#[derive(Clone)]
+pub(crate) struct Attention {
+    input: Projection<3>,
+    output_site: String,
+    output: Layer,
+    query_norm: Option<Norm>,
+    key_norm: Option<Norm>,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    scale: f64,
+    cap: Option<f64>,
+    layer: LayerConfig,
+}
+
+impl Attention {
+    /// The attention of one layer; `loader` is at `self_attn`.
+    pub(crate) fn new(loader: &Loader<'_>, config: &DecoderConfig, layer: LayerConfig) -> Result<Self, ModelError> {
+        let output_site = loader.site("o_proj.input");
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
+        let bias = config.attention_bias != AttentionBias::None;
+        let parts = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
+        let input = Projection::new(loader, config, "qkv_proj", parts, bias)?;
+        let output = loader.linear("o_proj", [hidden, q], config.attention_bias == AttentionBias::All, &output_site)?;
+        let norm = |name: &str| -> Result<Option<Norm>, ModelError> {
+            config.qk_norm.then(|| Norm::new(loader, name, head_dim, config.gain, config.norm_eps)).transpose()
+        };
+        Ok(Self {
+            query_norm: norm("q_norm")?,
+            key_norm: norm("k_norm")?,
+            input,
+            output_site,
+            output,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim,
+            scale: config.attention_scale,
+            cap: config.attention_cap,
+            layer,
+        })
+    }
+
+    /// `x`: `[batch, seq, hidden]` → the same.
+    pub(crate) fn forward<T: Tap>(
+        &self,
+        x: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+        tap: &mut T,
+    ) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let [q, k, v] = self.input.forward(x, tap);
+        // [batch, seq, heads · head_dim] → [batch, heads, seq, head_dim]
+        let split = |x: Tensor<3>, heads: usize| x.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
+        let (q, k, v) = (split(q, self.heads), split(k, self.kv_heads), split(v, self.kv_heads));
+        let rope = context.rope(self.layer.rope);
+        let q = rope.apply(normed(&self.query_norm, q));
+        let k = rope.apply(normed(&self.key_norm, k));
+        let (k, v) = match cache {
+            Some(cache) => cache.extend(k, v),
+            None => (k, v),
+        };
+        let y = self.attend(q, k, v, context.mask(self.layer.window));
+        let y = tap.tap(&self.output_site, y);
+        self.output.forward(y)
+    }
+
+    /// - `q`: `[batch, heads, seq, head_dim]`, `k`, `v`: `[batch, kv_heads, keys, head_dim]`
+    /// - `mask`: `[seq, keys]`
+    /// - returns `[batch, seq, heads · head_dim]`
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<&Tensor<2>>) -> Tensor<3> {
+        let [batch, heads, seq, head_dim] = q.dims();
+        let keys = k.dims()[2];
+        let rows = (SCORES / (batch * heads * keys)).clamp(1, seq);
+        let q = q.mul_scalar(self.scale);
+        let parts: Vec<Tensor<4>> = (0..seq)
+            .step_by(rows)
+            .map(|first| {
+                let rows = rows.min(seq - first);
+                // The last of these queries sees no key after its own.
+                let visible = keys - seq + first + rows;
+                let (k, v) = (k.clone().narrow(2, 0, visible), v.clone().narrow(2, 0, visible));
+                // The query heads of a key head stand side by side: they become rows of one product, and keys and
+                // values need no copies.
+                let shared = [batch, self.kv_heads, heads / self.kv_heads * rows, head_dim];
+                let scores = q.clone().narrow(2, first, rows).reshape(shared).matmul(k.swap_dims(2, 3));
+                let mut scores = scores.reshape([batch, heads, rows, visible]);
+                if let Some(cap) = self.cap {
+                    scores = capped(scores, cap);
+                }
+                if let Some(mask) = mask {
+                    scores = scores + mask.clone().slice([first..first + rows, 0..visible]).unsqueeze();
+                }
+                let weights = softmax(scores, 3).reshape([batch, shared[1], shared[2], visible]);
+                weights.matmul(v).reshape([batch, heads, rows, head_dim])
+            })
+            .collect();
+        Tensor::cat(parts, 2).swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+    }
+
+    fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+        self.input.layers_mut().iter_mut().chain([&mut self.output])
+    }
+
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &LayerInfo> {
+        self.input.layers().iter().chain([&self.output]).map(|layer| &layer.info)
+    }
+
+    pub(crate) fn load(&mut self) -> Result<(), ModelError> {
+        for norm in [&mut self.query_norm, &mut self.key_norm].into_iter().flatten() {
+            norm.load()?;
+        }
+        self.layers_mut().try_for_each(Layer::load)
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.layers_mut().for_each(Layer::release);
+    }
+
+    pub(crate) fn open(&mut self) -> impl Iterator<Item = Part<'_>> {
+        self.layers_mut().map(Layer::open)
+    }
+}
+
+fn normed(norm: &Option<Norm>, x: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
+}
+
+/// `cap · tanh(x / cap)`: bounded by `cap`, and near `x` where `x` is small.
+pub(crate) fn capped<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
+    x.div_scalar(cap).tanh().mul_scalar(cap)
+}

@@ -1,0 +1,363 @@
+//! [`Decoder`]: the one decoder that serves every family.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Device, Int, Tensor};
+use quench_checkpoint::{Folder, Source};
+use quench_nn::{Embedding, LayerInfo, LoadError, Model, Part, Section, Tap};
+
+use crate::ModelError;
+use crate::attention::{Attention, capped};
+use crate::cache::{Cache, LayerCache};
+use crate::config::{DecoderConfig, LayerConfig, Norms};
+use crate::context::Context;
+use crate::load::{Layer, Loader, Origin};
+use crate::mlp::Mlp;
+use crate::norm::Norm;
+
+/// Where the decoder's tensors stand in a file; models that also see images keep it one or two names down.
+const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+/// The input of the head.
+const HEAD_SITE: &str = "lm_head.input";
+
+/// Opens a Hugging Face folder: reads the configuration, the headers, and packed layers; dense weights are read when
+/// they are first used, or by [`Model::load`].
+///
+/// - `device`: where the tensors are made, in f32
+///
+/// # Errors
+///
+/// If a file is missing or damaged, the architecture unknown, a tensor missing or of another shape than the
+/// configuration calls for; naming the file and the key or tensor.
+pub fn open(folder: &Path, device: &Device) -> Result<Decoder, ModelError> {
+    let config = DecoderConfig::read(&folder.join("config.json"))?;
+    Decoder::new(config, Arc::new(Folder::open(folder)?), device)
+}
+
+/// A causal language model.
+///
+/// A clone shares what is loaded, and goes its own way from there.
+#[derive(Clone)]
+pub struct Decoder {
+    config: Arc<DecoderConfig>,
+    source: Arc<dyn Source>,
+    device: Device,
+    embedding: Table,
+    blocks: Vec<Block>,
+    norm: Norm,
+    /// Absent in a tied model.
+    head: Option<Layer>,
+    /// The context of the last [`Model::start`]: runs of equal length share it.
+    context: Arc<Mutex<Option<Arc<Context>>>>,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, device) = (self.source.path(), &self.device);
+        f.debug_struct("Decoder").field("path", &path).field("device", device).field("config", &self.config).finish()
+    }
+}
+
+/// What one block hands the next: the hidden state, and what all blocks share.
+#[derive(Clone, Debug)]
+pub struct Carry {
+    hidden: Tensor<3>,
+    context: Arc<Context>,
+}
+
+impl Carry {
+    /// The hidden state, `[batch, seq, hidden]`.
+    pub fn hidden(&self) -> &Tensor<3> {
+        &self.hidden
+    }
+}
+
+/// The embedding, with its name and file.
+#[derive(Clone)]
+struct Table {
+    info: LayerInfo,
+    origin: Origin,
+    embedding: Embedding,
+}
+
+impl Table {
+    fn load(&mut self) -> Result<(), ModelError> {
+        self.origin.load(&mut self.embedding.weight)
+    }
+
+    fn release(&mut self) {
+        self.origin.release(&mut self.embedding.weight);
+    }
+}
+
+/// One block.
+#[derive(Clone)]
+struct Block {
+    before_attention: Norm,
+    attention: Attention,
+    after_attention: Option<Norm>,
+    before_mlp: Norm,
+    mlp: Mlp,
+    after_mlp: Option<Norm>,
+}
+
+impl Block {
+    fn new(loader: &Loader<'_>, config: &DecoderConfig, layer: LayerConfig) -> Result<Self, ModelError> {
+        let norm = |name: &str| Norm::new(loader, name, config.hidden_size, config.gain, config.norm_eps);
+        // "post_attention" is the norm before the gated layer in most families, and after the attention in Gemma 2.
+        let (after_attention, before_mlp, after_mlp) = match config.norms {
+            Norms::Before => (None, "post_attention_layernorm", None),
+            Norms::Around => {
+                let after_mlp = norm("post_feedforward_layernorm")?;
+                (Some(norm("post_attention_layernorm")?), "pre_feedforward_layernorm", Some(after_mlp))
+            }
+        };
+        Ok(Self {
+            before_attention: norm("input_layernorm")?,
+            attention: Attention::new(&loader.at("self_attn"), config, layer)?,
+            after_attention,
+            before_mlp: norm(before_mlp)?,
+            mlp: Mlp::new(&loader.at("mlp"), config)?,
+            after_mlp,
+        })
+    }
+
+    fn forward<T: Tap>(
+        &self,
+        x: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+        tap: &mut T,
+    ) -> Tensor<3> {
+        let after = |norm: &Option<Norm>, y| match norm {
+            Some(norm) => norm.forward(y),
+            None => y,
+        };
+        let y = self.attention.forward(self.before_attention.forward(x.clone()), context, cache, tap);
+        let x = x + after(&self.after_attention, y);
+        let y = self.mlp.forward(self.before_mlp.forward(x.clone()), tap);
+        x + after(&self.after_mlp, y)
+    }
+
+    fn load(&mut self) -> Result<(), ModelError> {
+        self.before_attention.load()?;
+        self.before_mlp.load()?;
+        for norm in [&mut self.after_attention, &mut self.after_mlp].into_iter().flatten() {
+            norm.load()?;
+        }
+        self.attention.load()?;
+        self.mlp.load()
+    }
+}
+
+impl Decoder {
+    /// A decoder over any source of tensors with Hugging Face names.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`].
+    pub fn new(config: DecoderConfig, source: Arc<dyn Source>, device: &Device) -> Result<Self, ModelError> {
+        let has = |layer: String| {
+            source.info(&format!("{layer}.weight")).is_some() || quench_checkpoint::native::is_packed(&*source, &layer)
+        };
+        let prefix = PREFIXES.into_iter().find(|prefix| has(format!("{prefix}embed_tokens"))).unwrap_or(PREFIXES[0]);
+        let root = Loader { source: &source, device, path: String::new(), block: None };
+        let loader = Loader { path: prefix.to_owned(), ..root.clone() };
+        let shape = [config.vocab_size, config.hidden_size];
+        let (info, origin, weight) = loader.table("embed_tokens", shape)?;
+        let blocks = config
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, layer)| {
+                let loader = Loader { block: Some(index), ..loader.at(&format!("layers.{index}")) };
+                Block::new(&loader, &config, *layer)
+            })
+            .collect::<Result<_, _>>()?;
+        let norm = Norm::new(&loader, "norm", config.hidden_size, config.gain, config.norm_eps)?;
+        let head = if config.tied { None } else { Some(root.linear("lm_head", shape, false, HEAD_SITE)?) };
+        Ok(Self {
+            embedding: Table { info, origin, embedding: Embedding::new(weight) },
+            config: Arc::new(config),
+            device: device.clone(),
+            blocks,
+            norm,
+            head,
+            context: Arc::default(),
+            source,
+        })
+    }
+
+    /// What the decoder is made of.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Where the weights come from.
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    /// Where the tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Reads every dense weight: for a model that is to be run many times, whole.
+    ///
+    /// # Errors
+    ///
+    /// If a weight cannot be read or is not finite, naming it.
+    pub fn load_all(&mut self) -> Result<(), ModelError> {
+        self.sections().try_for_each(|section| self.load_section(section))
+    }
+
+    /// Runs `ids` `[batch, seq]` after what is in `cache`, and puts them there: logits `[batch, seq, vocab]`, the same
+    /// as those of the whole sequence in one pass.
+    ///
+    /// # Panics
+    ///
+    /// If `cache` was made for another configuration or another batch.
+    pub fn step(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
+        let hidden = self.advance(ids, cache);
+        self.logits(hidden, &mut ())
+    }
+
+    /// As [`step`](Self::step), with the logits of the last position alone, `[batch, vocab]`: what generation needs of
+    /// a long prompt.
+    ///
+    /// # Panics
+    ///
+    /// As [`step`](Self::step).
+    pub fn step_last(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2> {
+        let hidden = self.advance(ids, cache);
+        let [batch, seq, width] = hidden.dims();
+        let last = hidden.slice([0..batch, seq - 1..seq, 0..width]);
+        self.logits(last, &mut ()).reshape([batch, self.config.vocab_size])
+    }
+
+    fn advance(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
+        assert_eq!(cache.layers.len(), self.blocks.len(), "the cache was made for another model");
+        let count = ids.dims()[1];
+        let context = Context::new(&self.config, cache.seen(), count, &self.device);
+        let mut hidden = self.embed(ids);
+        for (block, cache) in self.blocks.iter().zip(&mut cache.layers) {
+            hidden = block.forward(hidden, &context, Some(cache), &mut ());
+        }
+        cache.advance(count);
+        hidden
+    }
+
+    /// `[batch, seq]` → `[batch, seq, hidden]`.
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let x = self.embedding.embedding.forward(ids);
+        if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }
+    }
+
+    /// `[batch, seq, hidden]` → `[batch, seq, vocab]`.
+    fn logits<T: Tap>(&self, hidden: Tensor<3>, tap: &mut T) -> Tensor<3> {
+        let x = tap.tap(HEAD_SITE, self.norm.forward(hidden));
+        let logits = match &self.head {
+            Some(head) => head.forward(x),
+            None => self.embedding.embedding.as_head(x),
+        };
+        match self.config.logit_cap {
+            Some(cap) => capped(logits, cap),
+            None => logits,
+        }
+    }
+
+    fn sections(&self) -> impl Iterator<Item = Section> + use<> {
+        let blocks = (0..self.blocks.len()).map(Section::Block);
+        [Section::Embedding].into_iter().chain(blocks).chain([Section::Head])
+    }
+
+    fn load_section(&mut self, section: Section) -> Result<(), ModelError> {
+        match section {
+            Section::Embedding => self.embedding.load(),
+            Section::Block(index) => self.blocks[index].load(),
+            Section::Head => {
+                self.norm.load()?;
+                match &mut self.head {
+                    Some(head) => head.load(),
+                    None => self.embedding.load(),
+                }
+            }
+        }
+    }
+
+    /// The context of `count` positions from 0.
+    fn context(&self, count: usize) -> Arc<Context> {
+        let mut last = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(context) if context.count == count => context.clone(),
+            _ => {
+                let context = Arc::new(Context::new(&self.config, 0, count, &self.device));
+                *last = Some(context.clone());
+                context
+            }
+        }
+    }
+}
+
+impl Model for Decoder {
+    /// Token ids, `[batch, seq]`.
+    type Input = Tensor<2, Int>;
+    type Carry = Carry;
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        let blocks = self.blocks.iter().flat_map(|block| block.attention.layers().chain(block.mlp.layers()));
+        let head = self.head.iter().map(|head| &head.info);
+        [&self.embedding.info].into_iter().chain(blocks).chain(head).cloned().collect()
+    }
+
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn load(&mut self, section: Section) -> Result<(), LoadError> {
+        Ok(self.load_section(section)?)
+    }
+
+    fn release(&mut self, section: Section) {
+        match (section, &mut self.head) {
+            (Section::Embedding, _) | (Section::Head, None) => self.embedding.release(),
+            (Section::Head, Some(head)) => head.release(),
+            (Section::Block(index), _) => {
+                let block = &mut self.blocks[index];
+                block.attention.release();
+                block.mlp.release();
+            }
+        }
+    }
+
+    fn start<T: Tap>(&self, input: Self::Input, _tap: &mut T) -> Carry {
+        let context = self.context(input.dims()[1]);
+        Carry { hidden: self.embed(input), context }
+    }
+
+    fn block<T: Tap>(&self, index: usize, carry: Carry, tap: &mut T) -> Carry {
+        let Carry { hidden, context } = carry;
+        Carry { hidden: self.blocks[index].forward(hidden, &context, None, tap), context }
+    }
+
+    fn finish<T: Tap>(&self, carry: Carry, tap: &mut T) -> Tensor<3> {
+        self.logits(carry.hidden, tap)
+    }
+
+    fn open(&mut self, section: Section) -> Vec<Part<'_>> {
+        match section {
+            Section::Embedding => {
+                let Table { info, origin, embedding } = &mut self.embedding;
+                vec![origin.open(info, &mut embedding.weight)]
+            }
+            Section::Block(index) => {
+                let block = &mut self.blocks[index];
+                block.attention.open().chain(block.mlp.open()).collect()
+            }
+            Section::Head => self.head.iter_mut().map(Layer::open).collect(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Language models read from a Hugging Face folder.
+//!
+//! One decoder, written once, serves Llama, Mistral, Gemma 1 to 3, Qwen 2 and 3, and Phi 3: what differs between them is
+//! data in a [`DecoderConfig`]. Its layers bear their Hugging Face names and are dense or packed, as the folder has
+//! them. Dense weights are read block by block, through [`Model::load`](quench_nn::Model::load) or on first use.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//!
+//! use burn::tensor::Device;
+//! use quench_models::generate::{Sampling, generate};
+//! use quench_models::{ModelError, Tokenizer, open};
+//!
+//! fn continue_text(folder: &Path, device: &Device, prompt: &str) -> Result<String, ModelError> {
+//!     let tokenizer = Tokenizer::open(folder)?;
+//!     let mut decoder = open(folder, device)?;
+//!     decoder.load_all()?;
+//!     let ids = tokenizer.encode(prompt, true)?;
+//!     let sampling = Sampling { temperature: 0.8, top_p: Some(0.95), ..Sampling::default() };
+//!     let new = generate(&decoder, &ids, &sampling, tokenizer.eos(), |_| ControlFlow::Continue(()))?;
+//!     tokenizer.decode(&new)
+//! }
+//! ```
+
+mod attention;
+mod cache;
+mod config;
+mod context;
+mod decoder;
+mod error;
+mod family;
+mod fields;
+mod load;
+mod mlp;
+mod norm;
+mod projection;
+mod rope;
+mod tokenizer;
+
+pub mod generate;
+pub mod text;
+
+pub use cache::Cache;
+pub use config::{Activation, AttentionBias, DecoderConfig, Family, Gain, LayerConfig, Norms, Projections};
+pub use decoder::{Carry, Decoder, open};
+pub use error::ModelError;
+pub use generate::ids;
+pub use rope::{Rope, RopeScaling};
+pub use tokenizer::{TextStream, Tokenizer};

@@ -1,0 +1,223 @@
+//! [`Loader`]: weights by name from a [`Source`], dense ones lazily, packed ones as they are.
+
+use std::sync::Arc;
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use quench_checkpoint::{Source, native};
+use quench_kernels::QTensor;
+use quench_nn::{LayerInfo, Linear, Part, Role, Weight};
+
+use crate::ModelError;
+
+/// Makes layers under one dotted path of a source.
+#[derive(Clone)]
+pub(crate) struct Loader<'a> {
+    pub source: &'a Arc<dyn Source>,
+    pub device: &'a Device,
+    /// With its last dot, `"model.layers.3."`.
+    pub path: String,
+    /// The block under construction.
+    pub block: Option<usize>,
+}
+
+impl Loader<'_> {
+    /// The loader one step down: `at("self_attn")`.
+    pub(crate) fn at(&self, part: &str) -> Self {
+        Self { path: format!("{}{part}.", self.path), ..self.clone() }
+    }
+
+    /// A site under this path.
+    pub(crate) fn site(&self, part: &str) -> String {
+        format!("{}{part}", self.path)
+    }
+
+    /// A linear layer `[out, in]`, which reads `site`.
+    pub(crate) fn linear(&self, name: &str, shape: [usize; 2], bias: bool, site: &str) -> Result<Layer, ModelError> {
+        let (info, origin, weight) = self.weight(name, shape, site, self.role())?;
+        let (bias, bias_origin) = match bias {
+            false => (None, None),
+            true => {
+                let stored = self.stored(&format!("{name}.bias"), [shape[0]])?;
+                (Some(stored.lazy()), Some(stored))
+            }
+        };
+        Ok(Layer { info, origin, bias_origin, linear: Linear { weight, bias } })
+    }
+
+    /// The parts of a table of vectors `[vocab, dim]`.
+    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        self.weight(name, shape, "", Role::Embedding)
+    }
+
+    /// A vector, the gain of a norm for example.
+    pub(crate) fn vector(&self, name: &str, width: usize) -> Result<Stored<1>, ModelError> {
+        self.stored(name, [width])
+    }
+
+    fn role(&self) -> Role {
+        if self.block.is_some() { Role::Block } else { Role::Head }
+    }
+
+    fn weight(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        site: &str,
+        role: Role,
+    ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        let layer = format!("{}{name}", self.path);
+        let info = LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block };
+        if native::is_packed(self.source.as_ref(), &layer)
+            && let Some(packed) = native::read(self.source.as_ref(), &layer)?
+        {
+            if packed.shape() != shape {
+                return Err(ModelError::Shape {
+                    path: self.source.path().to_owned(),
+                    tensor: layer,
+                    expected: shape.to_vec(),
+                    found: packed.shape().to_vec(),
+                });
+            }
+            let weight = Weight::Quantized(QTensor::from_packed(&packed, self.device));
+            return Ok((info, Origin { stored: None, opened: false }, weight));
+        }
+        let stored = self.stored(&format!("{name}.weight"), shape)?;
+        let weight = Weight::Dense(stored.lazy());
+        Ok((info, Origin { stored: Some(stored), opened: false }, weight))
+    }
+
+    /// A dense tensor, its presence and shape checked from the headers alone.
+    fn stored<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Stored<D>, ModelError> {
+        let tensor = format!("{}{name}", self.path);
+        let path = || self.source.path().to_owned();
+        match self.source.info(&tensor) {
+            None => Err(ModelError::MissingTensor { path: path(), tensor, expected: shape.to_vec() }),
+            Some(info) if info.shape != shape => {
+                Err(ModelError::Shape { path: path(), tensor, expected: shape.to_vec(), found: info.shape })
+            }
+            Some(_) => Ok(Stored { source: self.source.clone(), device: self.device.clone(), name: tensor, shape }),
+        }
+    }
+}
+
+/// Where a dense tensor can be read, as often as needed.
+#[derive(Clone)]
+pub(crate) struct Stored<const D: usize> {
+    source: Arc<dyn Source>,
+    device: Device,
+    name: String,
+    shape: [usize; D],
+}
+
+impl<const D: usize> Stored<D> {
+    /// The values; beside them, only this tensor's bytes are mapped, and only for as long as it takes.
+    fn values(&self) -> Result<Vec<f32>, ModelError> {
+        Ok(self.source.tensor(&self.name)?.to_finite_f32()?)
+    }
+
+    /// The tensor, in f32 whatever the dtype of the file.
+    fn read(&self, device: &Device) -> Result<Tensor<D>, ModelError> {
+        Ok(Tensor::from_data(TensorData::new(self.values()?, self.shape), (device, DType::F32)))
+    }
+
+    /// A parameter that reads itself when it is first used.
+    pub(crate) fn lazy(&self) -> Param<Tensor<D>> {
+        let stored = self.clone();
+        Param::uninitialized(
+            ParamId::new(),
+            // There is no way to return an error from here; `Model::load` is the one that does.
+            move |device, _| stored.read(device).unwrap_or_else(|error| panic!("{error}")),
+            self.device.clone(),
+            false,
+            Shape::new(self.shape),
+        )
+    }
+
+    /// Reads the parameter if nobody did yet.
+    pub(crate) fn load(&self, param: &mut Param<Tensor<D>>) -> Result<(), ModelError> {
+        if !param.is_initialized() {
+            *param = Param::initialized(param.id, self.read(&self.device)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the parameter still has the values of the file, bit for bit.
+    fn is_unchanged(&self, param: &Param<Tensor<D>>) -> bool {
+        let Ok(values) = self.values() else { return false };
+        let held = param.val();
+        if held.dims() != self.shape {
+            return false;
+        }
+        match held.into_data_as::<f32>().try_to_vec::<f32>() {
+            Ok(held) => held.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()),
+            Err(_) => false,
+        }
+    }
+}
+
+/// The way back from a weight to its file.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    /// Absent where the source holds the weight packed.
+    stored: Option<Stored<2>>,
+    /// Whether someone was handed the weight to change it.
+    opened: bool,
+}
+
+impl Origin {
+    pub(crate) fn load(&self, weight: &mut Weight) -> Result<(), ModelError> {
+        match (&self.stored, weight) {
+            (Some(stored), Weight::Dense(param)) => stored.load(param),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a dense weight that the file still has. One that was handed out is first compared with the file, for
+    /// what was changed in place exists nowhere else.
+    pub(crate) fn release(&mut self, weight: &mut Weight) {
+        if let (Some(stored), Weight::Dense(param)) = (&self.stored, weight)
+            && param.is_initialized()
+            && (!self.opened || stored.is_unchanged(param))
+        {
+            *param = stored.lazy();
+            self.opened = false;
+        }
+    }
+
+    pub(crate) fn open<'a>(&mut self, info: &LayerInfo, weight: &'a mut Weight) -> Part<'a> {
+        self.opened = true;
+        Part { name: info.name.clone(), site: info.site.clone(), weight }
+    }
+}
+
+/// A linear layer that knows its name and its file.
+#[derive(Clone)]
+pub(crate) struct Layer {
+    pub info: LayerInfo,
+    pub linear: Linear,
+    origin: Origin,
+    bias_origin: Option<Stored<1>>,
+}
+
+impl Layer {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.linear.forward(x)
+    }
+
+    pub(crate) fn load(&mut self) -> Result<(), ModelError> {
+        self.origin.load(&mut self.linear.weight)?;
+        match (&self.bias_origin, &mut self.linear.bias) {
+            (Some(stored), Some(bias)) => stored.load(bias),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.origin.release(&mut self.linear.weight);
+    }
+
+    pub(crate) fn open(&mut self) -> Part<'_> {
+        self.origin.open(&self.info, &mut self.linear.weight)
+    }
+}

@@ -1,0 +1,165 @@
+//! [`Model`]: a network as quantization sees it, a row of blocks with weights in them.
+
+use std::error::Error;
+use std::fmt;
+
+use burn::tensor::Tensor;
+
+use crate::{Tap, Weight};
+
+/// A language model that can be walked block by block, opened for change, and read piece by piece.
+///
+/// Data flows `start → block 0 → … → finish`. Weights are read lazily: a [`Section`] is loaded before it is used and
+/// may be released afterwards, so that the dense model is never whole in memory.
+pub trait Model {
+    /// What the model reads, token ids for example.
+    type Input: Clone;
+    /// What one block hands the next: the hidden state, with positions and masks where the family has them.
+    type Carry: Clone;
+
+    /// Every weight that can be quantized, in the order of the walk; reads no weight.
+    fn layers(&self) -> Vec<LayerInfo>;
+
+    /// The number of blocks.
+    fn blocks(&self) -> usize;
+
+    /// Makes sure that the weights of `section` are in memory, and finite; does nothing if they are.
+    ///
+    /// # Errors
+    ///
+    /// If a weight is missing, damaged, of the wrong shape, or not finite.
+    fn load(&mut self, section: Section) -> Result<(), LoadError>;
+
+    /// Forgets the weights of `section` that can be read again: dense ones that nobody changed. Packed ones stay.
+    fn release(&mut self, section: Section);
+
+    /// The embedding, and what all blocks share (rotary tables, masks): input → carry.
+    ///
+    /// # Panics
+    ///
+    /// If [`Section::Embedding`] is not loaded.
+    fn start<T: Tap>(&self, input: Self::Input, tap: &mut T) -> Self::Carry;
+
+    /// Block `index`: carry → carry.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`blocks`](Self::blocks) or the block is not loaded.
+    fn block<T: Tap>(&self, index: usize, carry: Self::Carry, tap: &mut T) -> Self::Carry;
+
+    /// The last norm and the head: carry → logits `[batch, seq, vocab]`.
+    ///
+    /// # Panics
+    ///
+    /// If [`Section::Head`] is not loaded.
+    fn finish<T: Tap>(&self, carry: Self::Carry, tap: &mut T) -> Tensor<3>;
+
+    /// The weights of `section`, to be replaced in place; in the order of [`layers`](Self::layers).
+    ///
+    /// # Panics
+    ///
+    /// If `section` is not loaded.
+    fn open(&mut self, section: Section) -> Vec<Part<'_>>;
+
+    /// The whole pass, `start → blocks → finish`: input → logits `[batch, seq, vocab]`.
+    ///
+    /// # Panics
+    ///
+    /// If a section is not loaded.
+    fn forward<T: Tap>(&self, input: Self::Input, tap: &mut T) -> Tensor<3> {
+        let first = self.start(input, tap);
+        let last = (0..self.blocks()).fold(first, |carry, index| self.block(index, carry, tap));
+        self.finish(last, tap)
+    }
+}
+
+/// A piece of a model that is loaded, released and opened as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// What [`Model::start`] needs.
+    Embedding,
+    /// One block, counted from 0.
+    Block(usize),
+    /// What [`Model::finish`] needs; without a layer of its own where the head is tied to the embedding.
+    Head,
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding => f.write_str("embedding"),
+            Self::Block(index) => write!(f, "block {index}"),
+            Self::Head => f.write_str("head"),
+        }
+    }
+}
+
+/// What is known of a weight before it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// The Hugging Face name without `.weight`, `"model.layers.0.mlp.down_proj"`.
+    pub name: String,
+    /// The [site](Tap) of its input; empty for an embedding, which reads ids.
+    pub site: String,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// What the weight is for.
+    pub role: Role,
+    /// The block it is in, where it is in one.
+    pub block: Option<usize>,
+}
+
+impl LayerInfo {
+    /// The section that holds the weight.
+    pub fn section(&self) -> Section {
+        match (self.block, self.role) {
+            (Some(index), _) => Section::Block(index),
+            (None, Role::Embedding) => Section::Embedding,
+            (None, Role::Head | Role::Block) => Section::Head,
+        }
+    }
+}
+
+/// What a weight is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// A projection inside a block.
+    Block,
+    /// The table of token vectors.
+    Embedding,
+    /// The projection to logits, where it is not the embedding again.
+    Head,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Embedding => "embedding",
+            Self::Head => "head",
+        })
+    }
+}
+
+/// One weight of an opened section.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The Hugging Face name without `.weight`.
+    pub name: String,
+    /// The [site](Tap) of its input; empty for an embedding.
+    pub site: String,
+    /// The weight, to be read or replaced.
+    pub weight: &'a mut Weight,
+}
+
+/// Why a section could not be read: the error of whatever the model reads from.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LoadError(Box<dyn Error + Send + Sync>);
+
+impl LoadError {
+    /// Wraps the reader's own error; its message and source are shown as they are.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}

@@ -1,0 +1,24 @@
+//! From a recipe to a plan to a quantized model.
+//!
+//! A [`Recipe`] says what the user wants, in rules over layer names. [`Recipe::plan`] turns it into a [`Plan`]: one line
+//! per layer, which can be printed, edited and saved. [`run`] carries the plan out, block by block: it observes the inputs
+//! of a block ([`Stats`]), quantizes its weights ([`Method`]), and hands the outputs of the quantized block to the next.
+//! What was done and what it cost is in the [`Ledger`].
+
+mod error;
+mod factor;
+mod ledger;
+mod plan;
+pub mod quantizer;
+pub mod recipe;
+mod run;
+mod stats;
+mod text;
+
+pub use error::QuantizeError;
+pub use ledger::{Entry, Ledger};
+pub use plan::{Plan, Planned, Treatment};
+pub use quantizer::{Matrix, Method, Order, ScaleSearch};
+pub use recipe::{Gates, LanguageGates, Recipe};
+pub use run::{Event, Finished, Journal, run};
+pub use stats::{Gram, Stats};

@@ -1,0 +1,387 @@
+//! What the user asked for.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use quench_format::{Code, FloatKind, Group, Scale};
+use serde::{Deserialize, Serialize};
+
+use crate::QuantizeError;
+use crate::quantizer::{Method, Order, ScaleSearch};
+use crate::text;
+
+/// A request in the user's words: rules over layer names, calibration, and gates.
+///
+/// Read from TOML; unknown keys are errors that name the nearest valid key. The first rule whose pattern matches a
+/// layer decides about it; a layer that no rule matches stays dense.
+///
+/// ```
+/// let recipe = quench_quantize::Recipe::from_toml(r#"
+///     name = "gptq-int4-g128"
+///     [[rules]]
+///     layers = "*"
+///     code = "int4"
+///     group = 128
+/// "#)?;
+/// assert_eq!(recipe.rules.len(), 1);
+/// # Ok::<(), quench_quantize::QuantizeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// A name for reports and file names.
+    pub name: String,
+    /// One line about it, shown by `quench recipes`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+    /// Which ends of the model stay dense whatever the rules say.
+    #[serde(default)]
+    pub keep: Keep,
+    /// The calibration inputs.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// How the result is measured.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// What is done to which layers; the first match decides.
+    pub rules: Vec<Rule>,
+    /// The limits that the result must hold.
+    #[serde(default)]
+    pub gates: Gates,
+}
+
+/// The ends of the model, which rules reach only if they are not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// Keep the token embedding dense.
+    pub embeddings: bool,
+    /// Keep the output head dense.
+    pub head: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { embeddings: true, head: true }
+    }
+}
+
+/// How many calibration tokens are drawn, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// Sequences in all, shared equally among the languages.
+    pub samples: usize,
+    /// Tokens per sequence.
+    pub length: usize,
+    /// Sequences that run through the model together.
+    pub batch: usize,
+    /// Seed of the draw.
+    pub seed: u64,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self { samples: 128, length: 256, batch: 8, seed: 0 }
+    }
+}
+
+/// How the result is compared with the dense model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// Tokens per window.
+    pub length: usize,
+    /// Tokens from one window to the next; equal to `length` for disjoint windows.
+    pub stride: usize,
+    /// Windows scored per language.
+    pub windows: usize,
+    /// Windows that run through the model together.
+    pub batch: usize,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self { length: 256, stride: 256, windows: 60, batch: 8 }
+    }
+}
+
+/// What is done to the layers that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Glob over layer names (`*` any text, `?` one character), e.g. `"*.mlp.*"`.
+    pub layers: String,
+    /// `quantize` (the default) or `keep`.
+    #[serde(default)]
+    pub action: Action,
+    /// The code of the result, e.g. `"int4"`, `"uint4"`, `"nf4"`, `"e2m1"`, `"slog5"`.
+    #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// Codes of earlier cascade stages, e.g. `["int8"]` for INT8 to INT4; empty for direct quantization.
+    #[serde(default, with = "text::list", skip_serializing_if = "Vec::is_empty")]
+    pub cascade: Vec<Code>,
+    /// Who shares a scale: `"tensor"`, `"row"` or a number of columns.
+    #[serde(default = "default_group", with = "text::group")]
+    pub group: Group,
+    /// How a scale is kept: `"f32"`, `"f16"`, `"bf16"`, or nested as in `"int8/16:f32"`.
+    #[serde(default = "default_scale", with = "text")]
+    pub scale: Scale,
+    /// The quantizer: `"gptq"` or `"rtn"`.
+    #[serde(default)]
+    pub method: MethodName,
+    /// How scales are found: `"mse"` or `"absmax"`.
+    #[serde(default)]
+    pub search: ScaleSearch,
+    /// GPTQ: the order in which columns are rounded.
+    #[serde(default)]
+    pub order: Order,
+    /// GPTQ: damping relative to the mean of the Gram diagonal.
+    #[serde(default = "default_damping")]
+    pub damping: f64,
+    /// GPTQ: columns per lazy batch update.
+    #[serde(default = "default_block")]
+    pub block: usize,
+}
+
+/// Whether a rule quantizes or keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Quantize the layers.
+    #[default]
+    Quantize,
+    /// Leave them dense.
+    Keep,
+}
+
+/// The quantizers by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Round to nearest; needs no calibration.
+    Rtn,
+    /// GPTQ; needs the Gram matrix of the inputs.
+    #[default]
+    Gptq,
+}
+
+fn default_group() -> Group {
+    Group::Columns(NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN))
+}
+fn default_scale() -> Scale {
+    Scale::Float(FloatKind::F16)
+}
+fn default_damping() -> f64 {
+    0.01
+}
+fn default_block() -> usize {
+    128
+}
+
+/// Limits that the result must hold; a limit that is not given is not checked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gates {
+    /// Largest allowed `perplexity / dense perplexity − 1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_perplexity_increase: Option<f64>,
+    /// Largest allowed mean KL divergence, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_kl: Option<f64>,
+    /// Smallest allowed top-1 agreement, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_agreement: Option<f64>,
+    /// Smallest allowed compression: bytes of the dense checkpoint over bytes of the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_compression: Option<f64>,
+    /// Limits for single languages.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub languages: BTreeMap<String, LanguageGates>,
+}
+
+/// Limits for one language.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageGates {
+    /// Largest allowed `perplexity / dense perplexity − 1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_perplexity_increase: Option<f64>,
+    /// Largest allowed mean KL divergence, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_kl: Option<f64>,
+    /// Smallest allowed top-1 agreement, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_agreement: Option<f64>,
+}
+
+impl Recipe {
+    /// Reads a recipe from TOML.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Recipe`] for a syntax error, an unknown key (with the nearest valid one), or a value out of
+    /// range; [`QuantizeError::Rule`] for a rule that contradicts itself.
+    pub fn from_toml(source: &str) -> Result<Self, QuantizeError> {
+        let recipe: Self = text::from_toml(source)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML, with every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"))
+    }
+
+    /// The same recipe without earlier cascade stages: direct quantization at the same final bits.
+    pub fn direct(&self) -> Self {
+        let mut direct = self.clone();
+        direct.rules.iter_mut().for_each(|rule| rule.cascade.clear());
+        direct
+    }
+
+    /// Whether any rule has earlier cascade stages.
+    pub fn is_cascade(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.cascade.is_empty())
+    }
+
+    fn check(&self) -> Result<(), QuantizeError> {
+        let Calibration { samples, length, batch, .. } = self.calibration;
+        let sizes = [
+            ("calibration.samples", samples),
+            ("calibration.length", length),
+            ("calibration.batch", batch),
+            ("evaluation.length", self.evaluation.length),
+            ("evaluation.stride", self.evaluation.stride),
+            ("evaluation.windows", self.evaluation.windows),
+            ("evaluation.batch", self.evaluation.batch),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, value)| *value == 0) {
+            return Err(invalid(format!("`{key}` is 0; it must be at least 1")));
+        }
+        if self.evaluation.length < 2 || self.evaluation.stride > self.evaluation.length {
+            return Err(invalid("`evaluation.length` must be at least 2 and `evaluation.stride` at most that".into()));
+        }
+        if self.rules.is_empty() {
+            return Err(invalid("there is no [[rules]] entry, so nothing would be quantized".into()));
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            rule.check().map_err(|reason| QuantizeError::Rule {
+                rule: index + 1,
+                pattern: rule.layers.clone(),
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn check(&self) -> Result<(), String> {
+        if self.action == Action::Keep {
+            return Ok(());
+        }
+        if self.code.is_none() {
+            return Err("it has no `code`; give one, e.g. code = \"int4\", or action = \"keep\"".into());
+        }
+        if !(self.damping > 0.0 && self.damping.is_finite()) {
+            return Err(format!("`damping` is {}; it must be a positive number such as 0.01", self.damping));
+        }
+        if self.block == 0 {
+            return Err("`block` is 0; it must be at least 1".into());
+        }
+        if self.method == MethodName::Gptq && self.order == Order::Activation && matches!(self.scale, Scale::Nested { .. })
+        {
+            return Err("`order = \"activation\"` stores an order and cannot be combined with nested scales; \
+                        use order = \"static\""
+                .into());
+        }
+        Ok(())
+    }
+
+    /// The quantizer that this rule asks for.
+    pub fn method(&self) -> Method {
+        match self.method {
+            MethodName::Rtn => Method::Rtn { search: self.search },
+            MethodName::Gptq => Method::Gptq {
+                search: self.search,
+                order: self.order,
+                damping: self.damping,
+                block: self.block,
+            },
+        }
+    }
+}
+
+fn invalid(message: String) -> QuantizeError {
+    QuantizeError::Recipe { message, nearest: None }
+}
+
+/// Whether `name` matches the glob `pattern` (`*` any text, `?` one character).
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        if p < pattern.len() && pattern[p] == '*' {
+            star = Some((p, n));
+            p += 1;
+        } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == name[n]) {
+            p += 1;
+            n += 1;
+        } else if let Some((at, taken)) = star {
+            // Let the last star take one character more.
+            star = Some((at, taken + 1));
+            p = at + 1;
+            n = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, name, expected) in [
+            ("*", "model.layers.0.mlp.up_proj", true),
+            ("*.mlp.*", "model.layers.0.mlp.up_proj", true),
+            ("*.mlp.*", "model.layers.0.self_attn.q_proj", false),
+            ("*.?_proj", "model.layers.0.self_attn.q_proj", true),
+            ("lm_head", "lm_head", true),
+            ("lm_head", "lm_heads", false),
+            ("*layers.1.*", "model.layers.11.mlp", false),
+            ("", "x", false),
+            ("**", "", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest() {
+        let error = Recipe::from_toml("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngruop = 64\n").unwrap_err();
+        assert!(error.to_string().contains("did you mean `group`?"), "{error}");
+        assert!(error.to_string().contains("gruop"), "{error}");
+    }
+
+    #[test]
+    fn defaults_and_errors() {
+        let recipe = Recipe::from_toml("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n").unwrap();
+        assert_eq!(recipe.rules[0].group.to_string(), "128");
+        assert!(recipe.keep.embeddings && recipe.keep.head);
+        for (bad, expected) in [
+            ("name = \"x\"\nrules = []\n", "no [[rules]]"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\n", "has no `code`"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int17\"\n", "int17"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 0\n", "group"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ndamping = -1\n", "damping"),
+            ("name = \"x\"\n[calibration]\nsamples = 0\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n", "calibration.samples"),
+        ] {
+            let error = Recipe::from_toml(bad).unwrap_err().to_string();
+            assert!(error.contains(expected), "{bad}: {error}");
+        }
+    }
+}
