@@ -438,7 +438,7 @@ fn what_is_released_is_read_again_and_what_was_changed_is_kept() {
     }
     assert_eq!(run(&decoder), before);
 
-    // The file is gone: what is still held must be what was changed.
+    // Changed: what the file has is no longer the weight.
     for part in decoder.open(Section::Block(0)) {
         if part.name == "model.layers.0.mlp.up_proj" {
             let changed = part.weight.val().mul_scalar(2.0);

@@ -284,8 +284,8 @@ pub enum CheckpointError {
         limit: u64,
     },
 
-    /// The output folder exists and holds something.
-    #[error("output folder `{}` exists and is not empty: use --force to replace it, or choose another", folder.display())]
+    /// The output folder exists.
+    #[error("output folder `{}` exists: use --force to replace it, or choose another", folder.display())]
     TargetExists {
         /// The folder.
         folder: PathBuf,

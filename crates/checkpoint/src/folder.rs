@@ -306,7 +306,7 @@ mod tests {
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &1.5_f32.to_le_bytes()].concat();
         let source = folder(&[(WEIGHTS, &bytes)]);
         let source = Folder::open(source.path()).unwrap();
-        assert_eq!(source.tensor("e").unwrap().to_finite_f32().unwrap(), []);
+        assert!(source.tensor("e").unwrap().to_finite_f32().unwrap().is_empty());
         assert_eq!(source.tensor("s").unwrap().to_finite_f32().unwrap(), [1.5]);
         let empty = folder(&[(WEIGHTS, &forge(&[], &[]))]);
         assert!(Folder::open(empty.path()).unwrap().names().is_empty());
@@ -426,7 +426,7 @@ mod tests {
             |name: &str| NamedTensor { name: name.into(), dtype: Dtype::U8, shape: vec![MIB], bytes: vec![7; MIB] };
         let folder = folder(&[(WEIGHTS, &forge(&[], &[big("a"), big("b"), big("c")]))]);
         let (source, file) = (Folder::open(folder.path()).unwrap(), folder.path().join(WEIGHTS));
-        assert_eq!(maps(&file), [], "opening reads headers only");
+        assert!(maps(&file).is_empty(), "opening reads headers only");
         for name in source.names() {
             let view = source.tensor(name).unwrap();
             assert!(view.bytes().iter().all(|&byte| byte == 7));
@@ -434,6 +434,6 @@ mod tests {
             // Whole pages, of at most 64 KiB on any Linux.
             assert!((MIB as u64..=MIB as u64 + 2 * 65536).contains(&mapped), "{mapped} bytes mapped for {name}");
         }
-        assert_eq!(maps(&file), [], "every view is unmapped when dropped");
+        assert!(maps(&file).is_empty(), "every view is unmapped when dropped");
     }
 }

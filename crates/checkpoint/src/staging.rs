@@ -30,12 +30,12 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Begins anew beside `target`. With `force`, an existing checkpoint at `target` will be replaced, and what an
+    /// Begins anew beside `target`. With `force`, a checkpoint or an empty folder at `target` will be replaced, and what an
     /// interrupted run left is thrown away now.
     ///
-    /// Errors, without `force`: [`CheckpointError::TargetExists`] for a target that holds a checkpoint,
+    /// Errors, without `force`: [`CheckpointError::TargetExists`] for a target that exists,
     /// [`CheckpointError::Interrupted`] for the work of an earlier run. In any case: [`CheckpointError::NotReplaceable`] for
-    /// a target that is a file or a folder of other things (it may be somebody's home), [`CheckpointError::Busy`] while another process is at work,
+    /// a target that is a file, or a folder of anything but a checkpoint (it may be somebody's home), [`CheckpointError::Busy`] while another process is at work,
     /// [`CheckpointError::Unnameable`] for a path such as `/`, and [`CheckpointError::Write`].
     pub fn create(target: impl AsRef<Path>, force: bool) -> Result<Self, CheckpointError> {
         let (target, partial) = Self::places(target.as_ref(), force)?;
@@ -93,7 +93,7 @@ impl Staging {
 
     /// Renames [`Staging::model`] to the target, and removes the rest; gives the target.
     ///
-    /// With `force`, an existing checkpoint is first renamed to `OUT.replaced`, and removed when the new one is in place.
+    /// With `force`, an existing folder is first renamed to `OUT.replaced`, and removed when the new one is in place.
     ///
     /// Errors: [`CheckpointError::TargetExists`] if something came to be there in the meantime, [`CheckpointError::Write`].
     /// The old folder is then as it was, and the new one still beside it.
@@ -105,19 +105,15 @@ impl Staging {
         let replaced = beside(&self.target, "replaced")?;
         let old = match occupant(&self.target)? {
             Occupant::Nothing => false,
-            Occupant::EmptyFolder => {
-                fs::remove_dir(&self.target).map_err(failed)?;
-                false
-            }
-            Occupant::Checkpoint if self.replace => {
+            Occupant::Replaceable if self.replace => {
                 if replaced.exists() {
                     remove(&replaced)?;
                 }
                 fs::rename(&self.target, &replaced).map_err(failed)?;
                 true
             }
-            Occupant::Checkpoint => return Err(CheckpointError::TargetExists { folder: self.target.clone() }),
-            Occupant::Other | Occupant::File => {
+            Occupant::Replaceable => return Err(CheckpointError::TargetExists { folder: self.target.clone() }),
+            Occupant::Other => {
                 return Err(CheckpointError::NotReplaceable { folder: self.target.clone() });
             }
         };
@@ -152,10 +148,10 @@ impl Staging {
             found = occupant(&absolute)?;
         }
         match found {
-            Occupant::Nothing | Occupant::EmptyFolder => Ok((absolute, partial)),
-            Occupant::Checkpoint if force => Ok((absolute, partial)),
-            Occupant::Checkpoint => Err(CheckpointError::TargetExists { folder: absolute }),
-            Occupant::Other | Occupant::File => Err(CheckpointError::NotReplaceable { folder: absolute }),
+            Occupant::Nothing => Ok((absolute, partial)),
+            Occupant::Replaceable if force => Ok((absolute, partial)),
+            Occupant::Replaceable => Err(CheckpointError::TargetExists { folder: absolute }),
+            Occupant::Other => Err(CheckpointError::NotReplaceable { folder: absolute }),
         }
     }
 
@@ -187,11 +183,10 @@ impl Drop for Staging {
 /// What is at a path that is to become an output folder.
 enum Occupant {
     Nothing,
-    EmptyFolder,
-    Checkpoint,
-    /// A folder with something in it that is no checkpoint.
+    /// A checkpoint, or an empty folder.
+    Replaceable,
+    /// A file, or a folder with something in it that is no checkpoint.
     Other,
-    File,
 }
 
 fn occupant(path: &Path) -> Result<Occupant, CheckpointError> {
@@ -199,15 +194,13 @@ fn occupant(path: &Path) -> Result<Occupant, CheckpointError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::Nothing),
         Err(error) => return Err(failed(error)),
-        Ok(attributes) if !attributes.is_dir() => return Ok(Occupant::File),
+        Ok(attributes) if !attributes.is_dir() => return Ok(Occupant::Other),
         Ok(_) => {}
     }
-    Ok(if fs::read_dir(path).map_err(failed)?.next().is_none() {
-        Occupant::EmptyFolder
-    } else if path.join(WEIGHTS).exists() || path.join(INDEX).exists() {
-        Occupant::Checkpoint
-    } else {
-        Occupant::Other
+    let empty = fs::read_dir(path).map_err(failed)?.next().is_none();
+    Ok(match empty || path.join(WEIGHTS).exists() || path.join(INDEX).exists() {
+        true => Occupant::Replaceable,
+        false => Occupant::Other,
     })
 }
 
@@ -282,10 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_is_filled_and_a_full_one_needs_force() {
+    fn a_folder_that_exists_needs_force() {
         let (_folder, out) = place();
         fs::create_dir(&out).unwrap();
-        publish(Staging::create(&out, false).unwrap(), "first").unwrap();
+        assert!(matches!(Staging::create(&out, false), Err(CheckpointError::TargetExists { .. })));
+        publish(Staging::create(&out, true).unwrap(), "first").unwrap();
 
         for open in [Staging::create, Staging::resume] {
             let error = open(&out, false).unwrap_err();

@@ -488,6 +488,7 @@ mod tests {
     #[test]
     fn tensors_are_made_one_at_a_time_when_their_turn_comes() {
         let log = RefCell::new(Vec::new());
+        let matrix = packed("int4/row/f16", [2, 2], false, 1);
         let folder = folder();
         let mut writer = Writer::create(folder.path(), 4).unwrap();
         for name in ["b", "a"] {
@@ -497,7 +498,6 @@ mod tests {
             };
             writer.add_later(name, Dtype::U8, [4], make).unwrap();
         }
-        let matrix = packed("int4/row/f16", [2, 2], false, 1);
         let coded = Layer { scheme: matrix.scheme(), shape: [2, 2] };
         let make = || {
             log.borrow_mut().push("packed".to_owned());

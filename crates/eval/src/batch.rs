@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn passes_are_bounded() {
-        let batches = Batches::new(&[text(&[1000])], &Protocol { length: 10, stride: 10, ..Protocol::default() }, None, 4, None);
+        let batches =
+            Batches::new(&[text(&[1000])], &Protocol { length: 10, stride: 10, ..Protocol::default() }, None, 4, None);
         let batches = batches.unwrap();
         for (tokens, count) in [(0, 25), (40, 25), (79, 25), (80, 13), (1000, 1), (usize::MAX, 1)] {
             let passes = batches.passes(tokens);

@@ -84,8 +84,10 @@ pub fn compare<M: Model<Input = Tensor<2, Int>>>(
     let vocab = layers.iter().find(|layer| layer.role == Role::Embedding).map(|layer| layer.shape[0]);
     let batches = Batches::new(texts, &options.protocol, options.bos, options.batch, vocab)?;
 
-    let candidates: Vec<_> =
-        candidates.iter_mut().map(|candidate| Walker { name: candidate.name.clone(), model: &mut *candidate.model }).collect();
+    let candidates: Vec<_> = candidates
+        .iter_mut()
+        .map(|candidate| Walker { name: candidate.name.clone(), model: &mut *candidate.model })
+        .collect();
     let mut walk = Walk {
         dense: Walker { name: DENSE.into(), model: dense },
         layers: candidates.iter().map(|_| LayerErrors::new(&layers)).collect(),
@@ -133,16 +135,15 @@ pub fn perplexity<M: Model<Input = Tensor<2, Int>>>(
     Ok(compare(model, &mut [], texts, options, device, progress)?.dense)
 }
 
-fn same_architecture<M: Model>(
-    dense: &M,
-    layers: &[LayerInfo],
-    candidate: &Candidate<'_, M>,
-) -> Result<(), EvalError> {
+fn same_architecture<M: Model>(dense: &M, layers: &[LayerInfo], candidate: &Candidate<'_, M>) -> Result<(), EvalError> {
     let other = candidate.model.layers();
     let reason = if candidate.model.blocks() != dense.blocks() {
         format!("it has {} blocks, the dense model {}", candidate.model.blocks(), dense.blocks())
     } else if let Some((found, expected)) = other.iter().zip(layers).find(|(found, expected)| found != expected) {
-        format!("it has {} {:?} where the dense model has {} {:?}", found.name, found.shape, expected.name, expected.shape)
+        format!(
+            "it has {} {:?} where the dense model has {} {:?}",
+            found.name, found.shape, expected.name, expected.shape
+        )
     } else if other.len() != layers.len() {
         format!("it has {} layers, the dense model {}", other.len(), layers.len())
     } else {
@@ -167,10 +168,16 @@ mod tests {
 
     #[test]
     fn spread_is_even() {
-        for (count, n, expected) in
-            [(0, 4, vec![]), (1, 4, vec![0]), (2, 4, vec![0, 2]), (3, 7, vec![0, 2, 4]), (9, 3, vec![0, 1, 2]), (2, 0, vec![])]
-        {
-            let places: Vec<usize> = spread(count, n).iter().enumerate().filter(|(_, on)| **on).map(|(i, _)| i).collect();
+        for (count, n, expected) in [
+            (0, 4, vec![]),
+            (1, 4, vec![0]),
+            (2, 4, vec![0, 2]),
+            (3, 7, vec![0, 2, 4]),
+            (9, 3, vec![0, 1, 2]),
+            (2, 0, vec![]),
+        ] {
+            let places: Vec<usize> =
+                spread(count, n).iter().enumerate().filter(|(_, on)| **on).map(|(i, _)| i).collect();
             assert_eq!(places, expected, "{count} of {n}");
         }
     }

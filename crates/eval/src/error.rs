@@ -17,7 +17,9 @@ pub enum EvalError {
         needed: usize,
     },
     /// A token is outside the vocabulary of the model.
-    #[error("evaluation text {text}: token {id} is outside the vocabulary of {vocab}; was it encoded with another tokenizer?")]
+    #[error(
+        "evaluation text {text}: token {id} is outside the vocabulary of {vocab}; was it encoded with another tokenizer?"
+    )]
     Vocabulary {
         /// The language of the text, or its position from 1.
         text: String,

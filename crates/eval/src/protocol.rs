@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn short_sequences() {
-        for (ids, bos, count) in [(&[][..], false, 0), (&[5], false, 0), (&[], true, 0), (&[5], true, 1), (&[5, 6], false, 1)] {
+        for (ids, bos, count) in
+            [(&[][..], false, 0), (&[5], false, 0), (&[], true, 0), (&[5], true, 1), (&[5, 6], false, 1)]
+        {
             assert_eq!(protocol(8, 8, bos).split(ids, Some(BOS)).len(), count, "{ids:?} {bos}");
         }
     }

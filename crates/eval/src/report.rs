@@ -72,9 +72,10 @@ impl Comparison {
         let Some(first) = self.candidates.iter().find(|candidate| !candidate.layers.is_empty()) else {
             return String::new();
         };
-        let names = self.candidates.iter().flat_map(|candidate| {
-            [format!("{}, dB", candidate.name), format!("{}, relative error", candidate.name)]
-        });
+        let names = self
+            .candidates
+            .iter()
+            .flat_map(|candidate| [format!("{}, dB", candidate.name), format!("{}, relative error", candidate.name)]);
         let header: Vec<String> = ["layer".to_owned()].into_iter().chain(names).collect();
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         let row = |layer: &str| {
@@ -143,7 +144,11 @@ fn table(header: &[&str], left: usize, rows: &[Vec<String>]) -> String {
         format!("|{}\n", cells.collect::<String>())
     };
     let rule = widths.iter().enumerate().map(|(column, width)| {
-        if column < left { format!(" {} |", "-".repeat(*width)) } else { format!(" {}: |", "-".repeat(width.saturating_sub(1))) }
+        if column < left {
+            format!(" {} |", "-".repeat(*width))
+        } else {
+            format!(" {}: |", "-".repeat(width.saturating_sub(1)))
+        }
     });
     let rule = format!("|{}\n", rule.collect::<String>());
     let header = line(header.iter().map(|name| (*name).to_owned()).collect());

@@ -108,9 +108,15 @@ pub(crate) struct CandidateValues {
 /// The score of the dense model from the values of all windows.
 ///
 /// - `text_of`: for each window, the index of its text
-pub(crate) fn model_score(values: &[WindowValues], text_of: &[usize], texts: &[Text], bootstrap: &Bootstrap) -> ModelScore {
+pub(crate) fn model_score(
+    values: &[WindowValues],
+    text_of: &[usize],
+    texts: &[Text],
+    bootstrap: &Bootstrap,
+) -> ModelScore {
     let of = |windows: Vec<&WindowValues>| {
-        let totals: Vec<Total> = windows.iter().map(|window| total(window.dense.iter().copied().map(f64::from))).collect();
+        let totals: Vec<Total> =
+            windows.iter().map(|window| total(window.dense.iter().copied().map(f64::from))).collect();
         let (nll, tokens) = mean(&totals);
         Perplexity {
             windows: windows.len(),

@@ -183,8 +183,7 @@ mod tests {
     #[test]
     fn pairing_removes_what_is_shared() {
         let hard: Vec<f64> = (0..50).map(|i| 10.0 * f64::from(i % 7)).collect();
-        let difference: Vec<Total> =
-            hard.iter().map(|dense| Total { sum: (dense + 2.0) - dense, n: 10 }).collect();
+        let difference: Vec<Total> = hard.iter().map(|dense| Total { sum: (dense + 2.0) - dense, n: 10 }).collect();
         let interval = Bootstrap::default().mean(&difference).unwrap();
         assert!((interval.low - 0.2).abs() < 1e-12 && (interval.high - 0.2).abs() < 1e-12);
     }

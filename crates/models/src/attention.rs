@@ -94,29 +94,39 @@ impl Attention {
         let keys = k.dims()[2];
         let rows = (SCORES / (batch * heads * keys)).clamp(1, seq);
         let q = q.mul_scalar(self.scale);
-        let parts: Vec<Tensor<4>> = (0..seq)
-            .step_by(rows)
-            .map(|first| {
+        let y = if rows == seq {
+            self.attend_rows(q, k, v, mask.cloned())
+        } else {
+            let parts = (0..seq).step_by(rows).map(|first| {
                 let rows = rows.min(seq - first);
                 // The last of these queries sees no key after its own.
                 let visible = keys - seq + first + rows;
+                let mask = mask.map(|mask| mask.clone().slice([first..first + rows, 0..visible]));
                 let (k, v) = (k.clone().narrow(2, 0, visible), v.clone().narrow(2, 0, visible));
-                // The query heads of a key head stand side by side: they become rows of one product, and keys and
-                // values need no copies.
-                let shared = [batch, self.kv_heads, heads / self.kv_heads * rows, head_dim];
-                let scores = q.clone().narrow(2, first, rows).reshape(shared).matmul(k.swap_dims(2, 3));
-                let mut scores = scores.reshape([batch, heads, rows, visible]);
-                if let Some(cap) = self.cap {
-                    scores = capped(scores, cap);
-                }
-                if let Some(mask) = mask {
-                    scores = scores + mask.clone().slice([first..first + rows, 0..visible]).unsqueeze();
-                }
-                let weights = softmax(scores, 3).reshape([batch, shared[1], shared[2], visible]);
-                weights.matmul(v).reshape([batch, heads, rows, head_dim])
-            })
-            .collect();
-        Tensor::cat(parts, 2).swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+                self.attend_rows(q.clone().narrow(2, first, rows), k, v, mask)
+            });
+            Tensor::cat(parts.collect(), 2)
+        };
+        y.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+    }
+
+    /// Some of the queries, already scaled: `[batch, heads, rows, head_dim]` → the same.
+    fn attend_rows(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<2>>) -> Tensor<4> {
+        let [batch, heads, rows, head_dim] = q.dims();
+        let keys = k.dims()[2];
+        // The query heads of a key head stand side by side: they become rows of one product, and keys and values need
+        // no copies.
+        let stacked = heads / self.kv_heads * rows;
+        let scores = q.reshape([batch, self.kv_heads, stacked, head_dim]).matmul(k.swap_dims(2, 3));
+        let mut scores = scores.reshape([batch, heads, rows, keys]);
+        if let Some(cap) = self.cap {
+            scores = capped(scores, cap);
+        }
+        if let Some(mask) = mask {
+            scores = scores + mask.unsqueeze();
+        }
+        let weights = softmax(scores, 3).reshape([batch, self.kv_heads, stacked, keys]);
+        weights.matmul(v).reshape([batch, heads, rows, head_dim])
     }
 
     fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {

@@ -20,6 +20,15 @@ pub enum ModelError {
         #[source]
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file is not JSON, or not an object.
     #[error("{} is not a JSON object", path.display())]
     Json {

@@ -39,6 +39,7 @@ mod rope;
 mod tokenizer;
 
 pub mod generate;
+pub mod spark;
 pub mod text;
 
 pub use cache::Cache;

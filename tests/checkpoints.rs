@@ -1,0 +1,112 @@
+//! Checkpoints through the facade: written, published and read back; read by the letter of `docs/checkpoint.md`; and other
+//! programs' checkpoints, byte for byte.
+
+use std::fs;
+use std::path::PathBuf;
+
+use quench::checkpoint::{CheckpointError, Dtype, Folder, INDEX, Source, Staging, Writer, native};
+use quench::format::{Packed, Scales};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+const LAYER: &str = "model.layers.0.mlp.up_proj";
+
+/// `[2, 9]`, 3-bit integers against zero points, four columns to a group, columns in reverse.
+fn matrix() -> Packed {
+    let codes = [0, 1, 2, 3, 4, 5, 6, 7, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7];
+    let scales = Scales::Float(vec![0.5, 0.25, 1.0, 2.0, -0.125, 0.0]);
+    let zeros = Some(vec![4, 0, 7, 1, 2, 3]);
+    let order = Some((0..9).rev().collect());
+    let scheme = "uint3/4/f16".parse().unwrap();
+    Packed::from_codes(scheme, [2, 9], &codes, scales, zeros, order).unwrap()
+}
+
+#[test]
+fn a_published_checkpoint_is_read_as_it_was_written() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out");
+    let staging = Staging::create(&out, false).unwrap();
+    let mut writer = Writer::create(staging.model(), 60).unwrap();
+    writer.packed(LAYER, matrix()).unwrap();
+    writer.add("model.norm.weight", Dtype::BF16, [2], vec![0x80, 0x3f, 0, 0x40]).unwrap();
+    writer.metadata("quench.gates", "failed: max_kl");
+    writer.finish().unwrap();
+    assert!(!out.exists());
+    staging.publish().unwrap();
+
+    assert!(out.join(INDEX).exists());
+    let source = Folder::open(&out).unwrap();
+    assert_eq!(native::read(&source, LAYER).unwrap(), Some(matrix()));
+    assert_eq!(source.tensor("model.norm.weight").unwrap().to_finite_f32().unwrap(), [1.0, 2.0]);
+    assert_eq!(source.metadata()["quench.gates"], "failed: max_kl");
+
+    let shard = out.join("model-00002-of-00002.safetensors");
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
+    let error = Folder::open(&out).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Truncated { file, .. } if file.ends_with("model-00002-of-00002.safetensors")));
+    fs::remove_file(&shard).unwrap();
+    assert!(matches!(Folder::open(&out), Err(CheckpointError::MissingShard { missing: 1, shards: 2, .. })));
+}
+
+/// What somebody would write who has the specification and not our code.
+#[test]
+fn the_specification_is_enough_to_read_a_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path(), u64::MAX).unwrap();
+    writer.packed(LAYER, matrix()).unwrap();
+    writer.finish().unwrap();
+
+    let bytes = fs::read(folder.path().join("model.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let manifest: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["quench"]).unwrap();
+    assert_eq!(manifest["version"], json!(1));
+    let layer = json!({"scheme": {"code": "uint3", "group": "4", "scale": "f16"}, "shape": [2, 9]});
+    assert_eq!(manifest["layers"][LAYER], layer);
+
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |suffix: &str, shape: &[usize]| -> Vec<u32> {
+        let tensor = file.tensor(&format!("{LAYER}.{suffix}")).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::I32, shape), "{suffix}");
+        tensor.data().chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    // Every row of 9 or 3 codes of 3 bits fits one word.
+    let (codes, zeros, order) = (words("qweight", &[2, 1]), words("qzeros", &[2, 1]), words("order", &[9]));
+    let field = |word: u32, at: usize| (word >> (3 * at)) & 7;
+    let scales = file.tensor(&format!("{LAYER}.scales")).unwrap();
+    assert_eq!((scales.dtype(), scales.shape()), (Dtype::F16, &[2, 3][..]));
+    let scale = |at: usize| half::f16::from_le_bytes([scales.data()[2 * at], scales.data()[2 * at + 1]]).to_f32();
+
+    let mut w = [0.0; 18];
+    for row in 0..2 {
+        for stored in 0..9 {
+            let group = stored / 4;
+            let level = field(codes[row], stored) as f32 - field(zeros[row], group) as f32;
+            w[9 * row + order[stored] as usize] = scale(3 * row + group) * level;
+        }
+    }
+    assert_eq!(matrix().decode(), w);
+}
+
+/// Read from `QUENCH_DATA` (default `../shared/data`); without it this passes with a printed line, or fails if
+/// `QUENCH_REQUIRE_DATA` is set.
+#[test]
+fn other_programs_checkpoints_are_read_byte_for_byte() {
+    let data = PathBuf::from(std::env::var("QUENCH_DATA").unwrap_or_else(|_| "../shared/data".into()));
+    if !data.exists() {
+        assert!(std::env::var_os("QUENCH_REQUIRE_DATA").is_none(), "no data at {}", data.display());
+        println!("skipped: no data at {}", data.display());
+        return;
+    }
+    for name in ["models/stories260k", "models/ref-llama", "models/resnet20-cifar10", "golden/gemma", "golden/phi3"] {
+        let source = Folder::open(data.join(name)).unwrap();
+        let bytes = fs::read(data.join(name).join("model.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(source.names().len(), expected.len(), "{name}");
+        for (tensor, view) in expected.iter() {
+            let found = source.tensor(tensor).unwrap();
+            assert_eq!((found.dtype(), found.shape()), (view.dtype(), view.shape()), "{name} {tensor}");
+            assert!(found.bytes() == view.data(), "{name} {tensor}");
+        }
+    }
+}

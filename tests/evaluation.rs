@@ -1,0 +1,436 @@
+//! Evaluation across crates: streaming against the plain forward pass, and known perplexities of real models.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::activation::tanh;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use quench::eval::{Candidate, EvalError, Options, Protocol, Text, compare, perplexity};
+use quench::format::{Packed, Scales};
+use quench::kernels::QTensor;
+use quench::models::Tokenizer;
+use quench::nn::{Embedding, LayerInfo, Linear, LoadError, Model, Part, Role, Section, Tap, Weight};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const VOCAB: usize = 24;
+const DIM: usize = 16;
+const BLOCKS: usize = 2;
+
+/// The smallest model with all that evaluation touches: an embedding averaged over the past, two residual blocks, a
+/// head; and a record of what is loaded.
+#[derive(Clone)]
+struct Toy {
+    embedding: Embedding,
+    blocks: Vec<Linear>,
+    head: Linear,
+    loaded: BTreeSet<Section>,
+    /// The most sections loaded at once, and how often one was loaded.
+    peak: usize,
+    loads: usize,
+    /// A section whose reading fails.
+    broken: Option<Section>,
+}
+
+impl Toy {
+    fn new(seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut weight = |rows: usize| {
+            let values: Vec<f32> = (0..rows * DIM).map(|_| random.random_range(-0.8..0.8)).collect();
+            Weight::dense(matrix(values, [rows, DIM]))
+        };
+        Self {
+            embedding: Embedding::new(weight(VOCAB)),
+            blocks: (0..BLOCKS).map(|_| Linear::new(weight(DIM), None)).collect(),
+            head: Linear::new(weight(VOCAB), None),
+            loaded: BTreeSet::new(),
+            peak: 0,
+            loads: 0,
+            broken: None,
+        }
+    }
+
+    /// The same model with the weight of one block replaced.
+    fn with_block(&self, index: usize, weight: Weight) -> Self {
+        let mut toy = self.clone();
+        toy.blocks[index].weight = weight;
+        toy
+    }
+
+    /// The same model with some noise on a block.
+    fn with_noise(&self, index: usize, size: f32) -> Self {
+        let values = host(self.blocks[index].weight.val());
+        let noisy = values.iter().enumerate().map(|(i, w)| w + size * (i as f32 * 1.7).sin()).collect();
+        self.with_block(index, Weight::dense(matrix(noisy, [DIM, DIM])))
+    }
+
+    fn load_all(&mut self) {
+        self.loaded.extend([Section::Embedding, Section::Head]);
+        self.loaded.extend((0..BLOCKS).map(Section::Block));
+    }
+
+    fn need(&self, section: Section) {
+        assert!(self.loaded.contains(&section), "{section} is used but not loaded");
+    }
+}
+
+impl Model for Toy {
+    type Input = Tensor<2, Int>;
+    type Carry = Tensor<3>;
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        let info = |name: &str, site: &str, rows, role, block| LayerInfo {
+            name: name.into(),
+            site: site.into(),
+            shape: [rows, DIM],
+            role,
+            block,
+        };
+        let mut layers = vec![info("embed", "", VOCAB, Role::Embedding, None)];
+        for (index, linear) in self.blocks.iter().enumerate() {
+            let rows = linear.weight.shape()[0];
+            layers.push(info(
+                &format!("blocks.{index}.proj"),
+                &format!("blocks.{index}.input"),
+                rows,
+                Role::Block,
+                Some(index),
+            ));
+        }
+        layers.push(info("head", "head.input", VOCAB, Role::Head, None));
+        layers
+    }
+
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn load(&mut self, section: Section) -> Result<(), LoadError> {
+        if self.broken == Some(section) {
+            return Err(LoadError::new("shard 2 is truncated"));
+        }
+        self.loaded.insert(section);
+        self.peak = self.peak.max(self.loaded.len());
+        self.loads += 1;
+        Ok(())
+    }
+
+    fn release(&mut self, section: Section) {
+        self.loaded.remove(&section);
+    }
+
+    fn start<T: Tap>(&self, input: Self::Input, _tap: &mut T) -> Tensor<3> {
+        self.need(Section::Embedding);
+        let x = self.embedding.forward(input); // [batch, seq, dim]
+        let seq = x.dims()[1];
+        let past: Vec<f32> =
+            (0..seq * seq).map(|i| if i % seq <= i / seq { 1.0 / (i / seq + 1) as f32 } else { 0.0 }).collect();
+        matrix(past, [seq, seq]).unsqueeze::<3>().matmul(x)
+    }
+
+    fn block<T: Tap>(&self, index: usize, carry: Tensor<3>, tap: &mut T) -> Tensor<3> {
+        self.need(Section::Block(index));
+        let x = tap.tap(&format!("blocks.{index}.input"), carry.clone());
+        carry + tanh(self.blocks[index].forward(x))
+    }
+
+    fn finish<T: Tap>(&self, carry: Tensor<3>, tap: &mut T) -> Tensor<3> {
+        self.need(Section::Head);
+        self.head.forward(tap.tap("head.input", carry))
+    }
+
+    fn open(&mut self, section: Section) -> Vec<Part<'_>> {
+        self.need(section);
+        let part = |name: String, site: String, weight| Part { name, site, weight };
+        match section {
+            Section::Embedding => vec![part("embed".into(), String::new(), &mut self.embedding.weight)],
+            Section::Block(index) => {
+                let weight = &mut self.blocks[index].weight;
+                vec![part(format!("blocks.{index}.proj"), format!("blocks.{index}.input"), weight)]
+            }
+            Section::Head => vec![part("head".into(), "head.input".into(), &mut self.head.weight)],
+        }
+    }
+}
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn matrix(values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_to_vec().unwrap()
+}
+
+fn random_ids(count: usize, seed: u64) -> Vec<u32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| random.random_range(0..VOCAB as u32)).collect()
+}
+
+fn text(language: &str, sequences: Vec<Vec<u32>>) -> Text {
+    Text { language: Some(language.into()), sequences }
+}
+
+/// Two languages, sequences of several lengths.
+fn texts() -> Vec<Text> {
+    vec![text("en", vec![random_ids(61, 1), random_ids(9, 2)]), text("de", vec![random_ids(40, 3)])]
+}
+
+fn options(stride: usize) -> Options {
+    let protocol = Protocol { length: 12, stride, windows: None, bos: false };
+    Options { protocol, batch: 3, ..Options::default() }
+}
+
+/// The log-probabilities after each token, `[seq][vocab]`, of one window through the plain forward pass.
+fn plain(model: &Toy, ids: &[u32]) -> Vec<Vec<f64>> {
+    let mut model = model.clone();
+    model.load_all();
+    let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let length = ids.len();
+    let logits = host(model.forward(Tensor::from_data(TensorData::new(ids, [1, length]), &device()), &mut ()));
+    let log_softmax = |row: &[f32]| {
+        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        row.iter().map(|x| f64::from(*x) - sum.ln()).collect()
+    };
+    logits.chunks(VOCAB).map(log_softmax).collect()
+}
+
+/// What the stream measures is what one window after another gives through the plain forward pass, in f64.
+#[test]
+fn stream_equals_plain_forward() {
+    let mut dense = Toy::new(0);
+    let mut noisy = dense.with_noise(1, 0.2);
+    for stride in [12, 5] {
+        let options = options(stride);
+        let (mut tokens, mut nll, mut dense_nll, mut kl, mut same) = (0, 0.0, 0.0, 0.0, 0);
+        for text in texts() {
+            for window in options.protocol.windows_of(&text, None) {
+                let (p, q) = (plain(&dense, &window.ids), plain(&noisy, &window.ids));
+                for position in window.score_from..window.ids.len() {
+                    let (p, q) = (&p[position - 1], &q[position - 1]);
+                    let top = |x: &[f64]| (0..VOCAB).max_by(|a, b| x[*a].total_cmp(&x[*b])).unwrap();
+                    tokens += 1;
+                    dense_nll -= p[window.ids[position] as usize];
+                    nll -= q[window.ids[position] as usize];
+                    kl += p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+                    same += usize::from(top(p) == top(q));
+                }
+            }
+        }
+        let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
+        let comparison = compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| ()).unwrap();
+        let total = comparison.candidates[0].total;
+        let n = f64::from(tokens);
+        assert_eq!(total.tokens, tokens as usize);
+        assert!((comparison.dense.total.nll - dense_nll / n).abs() < 1e-6);
+        assert!((total.dense_perplexity.ln() - dense_nll / n).abs() < 1e-6);
+        assert!((total.perplexity.ln() - nll / n).abs() < 1e-6);
+        assert!((total.increase - ((nll - dense_nll) / n).exp_m1()).abs() < 1e-6);
+        assert!((total.kl.mean - kl / n).abs() < 1e-7 && total.kl.mean > 1e-4, "{} {}", total.kl.mean, kl / n);
+        assert_eq!((total.agreement * n).round() as usize, same);
+        let languages = &comparison.candidates[0].languages;
+        assert_eq!(languages.values().map(|score| score.tokens).sum::<usize>(), total.tokens);
+    }
+}
+
+/// How the work is cut up does not change the result.
+#[test]
+fn batches_and_passes_do_not_matter() {
+    let run = |batch, tokens_per_pass| {
+        let (mut dense, mut noisy) = (Toy::new(0), Toy::new(0).with_noise(0, 0.1));
+        let options = Options { batch, tokens_per_pass, ..options(7) };
+        let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
+        compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| ()).unwrap()
+    };
+    let expected = run(1, 1).candidates[0].total;
+    for (batch, tokens_per_pass) in [(1, 1000), (2, 20), (100, 1000)] {
+        let found = run(batch, tokens_per_pass).candidates[0].total;
+        assert_eq!(found.tokens, expected.tokens);
+        assert_eq!(found.agreement, expected.agreement);
+        for (a, b) in [
+            (found.perplexity, expected.perplexity),
+            (found.kl.mean, expected.kl.mean),
+            (found.kl.p99, expected.kl.p99),
+        ] {
+            assert!((a - b).abs() <= 1e-5 * b, "{batch} {tokens_per_pass}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_model_equals_itself() {
+    let (mut dense, mut copy) = (Toy::new(4), Toy::new(4));
+    let mut candidates = [Candidate { name: "copy".into(), model: &mut copy }];
+    let comparison = compare(&mut dense, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let score = &comparison.candidates[0];
+    assert_eq!((score.total.kl.mean, score.total.kl.p99, score.total.agreement), (0.0, 0.0, 1.0));
+    assert_eq!((score.total.increase, score.total.perplexity), (0.0, comparison.dense.total.perplexity));
+    let names: Vec<&str> = score.layers.iter().map(|error| error.layer.as_str()).collect();
+    assert_eq!(names, ["blocks.0.proj", "blocks.1.proj", "head"]);
+    assert!(score.layers.iter().all(|error| error.relative_error == 0.0 && error.snr_db == f64::INFINITY));
+}
+
+/// At no time is more than one section of a model loaded, and each is read once per pass.
+#[test]
+fn sections_are_read_one_at_a_time() {
+    let (mut dense, mut noisy) = (Toy::new(0), Toy::new(0).with_noise(0, 0.1));
+    let mut steps = Vec::new();
+    let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
+    let options = Options { tokens_per_pass: 40, ..options(12) };
+    compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |done, total| steps.push((done, total)))
+        .unwrap();
+    for model in [&dense, &noisy] {
+        assert_eq!((model.peak, model.loaded.len()), (1, 0));
+        assert_eq!(model.loads % (BLOCKS + 2), 0);
+        assert!(model.loads > BLOCKS + 2, "there is more than one pass");
+    }
+    let total = steps[0].1;
+    assert_eq!(steps, (1..=total).map(|done| (done, total)).collect::<Vec<_>>());
+}
+
+/// Layers before the changed one are exact, the changed one has the error of its weight, later ones the error that
+/// reaches them.
+#[test]
+fn layer_errors_follow_the_stream() {
+    let mut dense = Toy::new(0);
+    let mut noisy = dense.with_noise(1, 0.1);
+    let ids = random_ids(12, 9);
+    let (w, w_noisy) = (dense.blocks[1].weight.val(), noisy.blocks[1].weight.val());
+
+    let mut loaded = dense.clone();
+    loaded.load_all();
+    let input =
+        Tensor::from_data(TensorData::new(ids.iter().map(|id| *id as i32).collect::<Vec<_>>(), [1, 12]), &device());
+    let x = loaded.block(0, loaded.start(input, &mut ()), &mut ()).reshape([12, DIM]);
+    let (y, y_noisy) = (x.clone().matmul(w.transpose()), x.clone().matmul(w_noisy.transpose()));
+    let expected = quench::metrics::relative_error(y.clone(), y_noisy.clone());
+    let head = loaded.head.weight.val().transpose();
+    let out = |y: Tensor<2>| (x.clone() + tanh(y)).matmul(head.clone());
+    let expected_head = quench::metrics::relative_error(out(y), out(y_noisy));
+
+    let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
+    let texts = [text("en", vec![ids])];
+    let comparison = compare(&mut dense, &mut candidates, &texts, &options(12), &device(), &mut |_, _| ()).unwrap();
+    let errors: Vec<f64> = comparison.candidates[0].layers.iter().map(|error| error.relative_error).collect();
+    assert_eq!(errors[0], 0.0);
+    assert!((errors[1] - expected).abs() < 1e-6 && expected > 0.01, "{errors:?} {expected}");
+    assert!((errors[2] - expected_head).abs() < 1e-6 && expected_head > 0.0, "{errors:?} {expected_head}");
+    let snr = comparison.candidates[0].layers[1].snr_db;
+    assert!((snr + 20.0 * expected.log10()).abs() < 1e-4);
+}
+
+/// A packed weight and the dense weight it decodes to are the same candidate.
+#[test]
+fn packed_weights_are_what_they_decode_to() {
+    let dense = Toy::new(0);
+    let scheme = "int4/16/f32".parse::<quench::format::Scheme>().unwrap();
+    let w = host(dense.blocks[0].weight.val());
+    let scales: Vec<f32> = w.chunks(DIM).map(|row| row.iter().fold(0f32, |top, w| top.max(w.abs())) / 7.0).collect();
+    let codes: Vec<u16> = w.iter().enumerate().map(|(i, w)| scheme.code.nearest(w / scales[i / DIM])).collect();
+    let packed = Packed::from_codes(scheme, [DIM, DIM], &codes, Scales::Float(scales), None, None).unwrap();
+    let mut decoded = dense.with_block(0, Weight::dense(matrix(packed.decode(), [DIM, DIM])));
+    let mut quantized = dense.with_block(0, QTensor::from_packed(&packed, &device()).into());
+
+    let mut candidates = [Candidate { name: "int4".into(), model: &mut quantized }];
+    let comparison = compare(&mut decoded, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let score = &comparison.candidates[0];
+    assert!(score.total.kl.mean < 1e-9 && score.total.agreement == 1.0, "{:?}", score.total);
+    assert!(score.layers.iter().all(|error| error.relative_error < 1e-6), "{:?}", score.layers);
+}
+
+#[test]
+fn perplexity_alone() {
+    let score = perplexity(&mut Toy::new(0), &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let mut copy = Toy::new(0);
+    let mut candidates = [Candidate { name: "copy".into(), model: &mut copy }];
+    let both = compare(&mut Toy::new(0), &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    assert_eq!(score, both.dense);
+    let interval = score.total.interval.unwrap();
+    assert!(interval.low < score.total.perplexity && score.total.perplexity < interval.high);
+}
+
+#[test]
+fn errors_name_the_culprit() {
+    let run = |dense: &mut Toy, other: &mut Toy, texts: &[Text]| -> EvalError {
+        let mut candidates = [Candidate { name: "int4".into(), model: other }];
+        compare(dense, &mut candidates, texts, &options(6), &device(), &mut |_, _| ()).unwrap_err()
+    };
+    let toy = || Toy::new(0);
+    let wide = toy().with_block(1, Weight::dense(matrix(vec![0.0; 2 * DIM * DIM], [2 * DIM, DIM])));
+    let nan = toy().with_block(1, Weight::dense(matrix(vec![f32::NAN; DIM * DIM], [DIM, DIM])));
+    let fewer = Toy { blocks: toy().blocks[..1].to_vec(), ..toy() };
+    let broken = Toy { broken: Some(Section::Block(1)), ..toy() };
+    let outside = vec![text("en", vec![random_ids(20, 1)]), text("de", vec![vec![3, VOCAB as u32]])];
+    for (dense, other, texts, expected) in [
+        (toy(), wide, texts(), "int4 cannot be compared with the dense model: it has blocks.1.proj [32, 16] where"),
+        (toy(), fewer, texts(), "int4 cannot be compared with the dense model: it has 1 blocks, the dense model 2"),
+        (toy(), nan.clone(), texts(), "int4: its logits on evaluation text "),
+        (nan, toy(), texts(), "dense model: its logits on evaluation text "),
+        (toy(), broken.clone(), texts(), "int4: shard 2 is truncated"),
+        (broken, toy(), texts(), "dense model: shard 2 is truncated"),
+        (toy(), toy(), outside, "evaluation text de: token 24 is outside the vocabulary of 24"),
+        (toy(), toy(), vec![text("pt", vec![vec![1]])], "evaluation text pt: no token to score"),
+    ] {
+        let error = run(&mut dense.clone(), &mut other.clone(), &texts).to_string();
+        assert!(error.starts_with(expected), "{error}\n{expected}");
+    }
+}
+
+/// The test data, or `None` with a printed line where there is none and none is demanded.
+fn data(path: &str) -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let folder = std::env::var_os("QUENCH_DATA").map_or(default, PathBuf::from);
+    let path = folder.join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    let required = std::env::var("QUENCH_REQUIRE_DATA").is_ok_and(|value| value == "1");
+    assert!(!required, "{} is missing and QUENCH_REQUIRE_DATA=1", path.display());
+    println!("skipped: {} is missing; set QUENCH_DATA to the folder of test data", path.display());
+    None
+}
+
+/// `models/ref-llama/README.md`: the first 60 disjoint windows of 256 tokens of the first 400,000 characters of
+/// WikiText-2 test, no BOS, positions 1..255: 44.481.
+#[test]
+fn ref_llama_perplexity() {
+    let (Some(folder), Some(file)) = (data("models/ref-llama"), data("text/wikitext2/test.txt")) else { return };
+    let characters: String = fs::read_to_string(file).unwrap().chars().take(400_000).collect();
+    let ids = Tokenizer::open(&folder).unwrap().encode(&characters, false).unwrap();
+    let mut model = quench::models::open(&folder, &device()).unwrap();
+    let protocol = Protocol { length: 256, stride: 256, windows: Some(60), bos: false };
+    let options = Options { protocol, ..Options::default() };
+    let texts = [Text { language: None, sequences: vec![ids] }];
+    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| ()).unwrap().total;
+    println!("ref-llama: {score:?}");
+    assert_eq!((score.windows, score.tokens), (60, 60 * 255));
+    assert!((score.perplexity - 44.481).abs() < 0.02, "{}", score.perplexity);
+}
+
+/// The README of the data: stories 1..=40, each trimmed, with BOS, cut at 512 tokens: loss 1.2459, perplexity 3.476
+/// over 12,532 tokens.
+#[test]
+fn stories260k_perplexity() {
+    let (Some(folder), Some(file)) = (data("models/stories260k"), data("text/tinystories/tinystories_sample.txt"))
+    else {
+        return;
+    };
+    let tokenizer = Tokenizer::open(&folder).unwrap();
+    let stories = fs::read_to_string(file).unwrap();
+    let cut =
+        |story: &str| -> Vec<u32> { tokenizer.encode(story.trim(), false).unwrap().into_iter().take(511).collect() };
+    let sequences: Vec<Vec<u32>> = stories.split("<|endoftext|>").skip(1).take(40).map(cut).collect();
+    let mut model = quench::models::open(&folder, &device()).unwrap();
+    let protocol = Protocol { length: 512, stride: 512, windows: None, bos: true };
+    let options = Options { protocol, bos: tokenizer.bos(), ..Options::default() };
+    let texts = [Text { language: None, sequences }];
+    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| ()).unwrap().total;
+    println!("stories260k: {score:?}");
+    assert_eq!((score.windows, score.tokens), (40, 12_532));
+    assert!((score.nll - 1.2459).abs() < 1e-4, "{}", score.nll);
+    assert!((score.perplexity - 3.476).abs() < 0.002, "{}", score.perplexity);
+}
