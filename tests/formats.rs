@@ -3,9 +3,7 @@
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
-use quench::format::{
-    Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Packed, Parts, Scale, Scales, Scheme,
-};
+use quench::format::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Packed, Parts, Scale, Scales, Scheme};
 
 /// A matrix before packing: everything the formula needs.
 #[derive(Clone, Debug)]
@@ -98,8 +96,7 @@ fn any_scheme() -> impl Strategy<Value = Scheme> {
     let kind = || prop::sample::select(vec![FloatKind::F32, FloatKind::F16, FloatKind::BF16]);
     let scale = prop_oneof![
         kind().prop_map(Scale::Float),
-        (any_code(), any_group(), kind())
-            .prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
+        (any_code(), any_group(), kind()).prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
     ];
     (any_code(), any_group(), scale).prop_map(|(code, group, scale)| Scheme { code, group, scale })
 }
@@ -126,15 +123,17 @@ fn any_case() -> impl Strategy<Value = Case> {
                     .boxed()
             }
         };
-        let zeros = if scheme.code.is_affine() {
-            codes(scheme.code, count).prop_map(Some).boxed()
-        } else {
-            Just(None).boxed()
-        };
+        let zeros =
+            if scheme.code.is_affine() { codes(scheme.code, count).prop_map(Some).boxed() } else { Just(None).boxed() };
         let order = prop::option::of(Just((0..columns as u32).collect::<Vec<u32>>()).prop_shuffle());
-        (codes(scheme.code, rows * columns), scales, zeros, order).prop_map(
-            move |(codes, scales, zeros, order)| Case { scheme, shape, codes, scales, zeros, order },
-        )
+        (codes(scheme.code, rows * columns), scales, zeros, order).prop_map(move |(codes, scales, zeros, order)| Case {
+            scheme,
+            shape,
+            codes,
+            scales,
+            zeros,
+            order,
+        })
     })
 }
 

@@ -1,6 +1,6 @@
 //! Tight packing of codes of 1 to 16 bits into `u32` words, one row at a time.
 //!
-//! Code `j` of a row fills bits `j·b .. (j+1)·b` of the row, counted from the least significant bit of its first word;
+//! Code `j` of a row fills bits `j*b .. (j+1)*b` of the row, counted from the least significant bit of its first word;
 //! a code may straddle two words. Every row starts on a new word, and the bits left over in its last word are zero.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 
 const WORD: u32 = u32::BITS;
 
-/// Words that one row of `columns` codes takes: `ceil(columns · bits / 32)`.
+/// Words that one row of `columns` codes takes: `ceil(columns * bits / 32)`.
 ///
 /// Panics where `bits` is not in `1..=16`.
 pub fn words_per_row(columns: usize, bits: u32) -> usize {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Mu};
-use crate::{FormatError, Grid, grid};
+use crate::{FormatError, Grid, Minifloat, grid};
 
 /// The width of a code, 1 to 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,47 +36,6 @@ impl From<Bits> for u8 {
     }
 }
 
-/// A small floating-point number, as the Open Compute Project defines it.
-///
-/// From the high bit: sign, exponent `e`, mantissa `m`; `(-1)^sign · 2^(e - bias) · 1.m`, and `2^(1 - bias) · 0.m` where
-/// `e = 0`. Source: OCP Microscaling Formats v1.0 (E2M1), OCP 8-bit Floating Point v1.0 (E4M3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Minifloat {
-    /// 4 bits, bias 1, every code a number: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives.
-    E2M1,
-    /// 8 bits, bias 7, largest 448; `0x7f` and `0xff` are not numbers: they are never encoded and decode to 0.
-    E4M3,
-}
-
-impl Minifloat {
-    /// Exponent and mantissa widths.
-    pub const fn widths(self) -> (u32, u32) {
-        match self {
-            Self::E2M1 => (2, 1),
-            Self::E4M3 => (4, 3),
-        }
-    }
-
-    /// The largest code that is a number, sign aside.
-    const fn top(self) -> u16 {
-        match self {
-            Self::E2M1 => 0x7,
-            Self::E4M3 => 0x7e,
-        }
-    }
-
-    fn magnitude(self, code: u16) -> f32 {
-        if code > self.top() {
-            return 0.0;
-        }
-        let (exponent, mantissa) = self.widths();
-        let bias = (1 << (exponent - 1)) - 1;
-        let (e, m) = (i32::from(code >> mantissa), code & ((1 << mantissa) - 1));
-        let fraction = f32::from(m) / (1 << mantissa) as f32;
-        if e == 0 { fraction * 2.0_f32.powi(1 - bias) } else { (1.0 + fraction) * 2.0_f32.powi(e - bias) }
-    }
-}
-
 /// NF4: sixteen quantiles of a standard normal, scaled to reach -1 and 1, with an exact zero.
 ///
 /// Source: Dettmers et al. 2023, "QLoRA", appendix E; the numbers of bitsandbytes, `create_normal_map`.
@@ -99,7 +58,7 @@ const NORMAL4: [f32; 16] = [
     1.0,
 ];
 
-/// What one code stands for. A weight is `scale · level(code)`, or `scale · (level(code) - zero)` where affine.
+/// What one code stands for. A weight is `scale * level(code)`, or `scale * (level(code) - zero)` where affine.
 ///
 /// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `nf4`, `e2m1`, `e4m3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,7 +73,7 @@ pub enum Code {
         /// Width `b`.
         bits: Bits,
     },
-    /// A sign and a magnitude even in the logarithm: `±((1 + mu)^(k/K) - 1) / mu`, `K = 2^(b-1) - 1`.
+    /// A sign and a magnitude even in the logarithm: `+-((1 + mu)^(k/K) - 1) / mu`, `K = 2^(b-1) - 1`.
     ///
     /// Stored as `code = sign << (b-1) | k`. Negative zero decodes to 0 and is never encoded. Needs 2 bits or more;
     /// with one, every level is 0 and no matrix accepts the code.
@@ -188,11 +147,16 @@ impl Code {
             Self::Affine { bits } => grid::nearest_affine(bits.get(), x, 0),
             _ if x.is_nan() => self.zero_code(),
             _ => {
-                // Lowest rank whose upper boundary is not below x.
+                // The lowest rank whose upper boundary is not below x.
                 let (mut low, mut high) = (0, self.ranks() - 1);
                 while low < high {
                     let middle = (low + high) / 2;
-                    if x > grid::boundary(self, middle) { low = middle + 1 } else { high = middle }
+                    let (code, next) = (self.at_rank(middle), self.at_rank(middle + 1));
+                    if x > grid::boundary(code, self.level(code), self.level(next)) {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
                 }
                 self.at_rank(low)
             }
@@ -337,22 +301,18 @@ pub(crate) mod tests {
         prop::sample::select(every_code())
     }
 
-    /// True where the encoder may give `code`: neither negative zero nor not-a-number.
-    fn encodable(code: Code, value: u16) -> bool {
-        code.level(value) != 0.0 || value == code.zero_code()
-    }
-
     /// The definition: try all codes.
     ///
     /// Distances in f64 are exact wherever two of them are close, once `x` is brought near the levels.
     fn brute_force(code: Code, levels: &[f32], x: f32) -> u16 {
         let x = x.clamp(-2.0 * code.reach(), 2.0 * code.reach());
         let distance = |c: u16| (f64::from(levels[usize::from(c)]) - f64::from(x)).abs();
-        let candidates = (0..code.len()).map(|c| c as u16).filter(|&c| encodable_in(code, levels, c));
+        let candidates = (0..code.len()).map(|c| c as u16).filter(|&c| encodable(code, levels, c));
         candidates.min_by(|&a, &b| distance(a).total_cmp(&distance(b)).then((a % 2).cmp(&(b % 2)))).unwrap()
     }
 
-    fn encodable_in(code: Code, levels: &[f32], value: u16) -> bool {
+    /// True where the encoder may give `value`: neither negative zero nor not-a-number.
+    fn encodable(code: Code, levels: &[f32], value: u16) -> bool {
         levels[usize::from(value)] != 0.0 || value == code.zero_code()
     }
 
@@ -473,7 +433,7 @@ pub(crate) mod tests {
             let ranked: Vec<u16> = (0..code.ranks()).map(|rank| code.at_rank(rank)).collect();
             assert!(ranked.is_sorted_by(|&a, &b| levels[usize::from(a)] < levels[usize::from(b)]), "{code}");
             assert!(ranked.windows(2).all(|pair| pair[0] % 2 != pair[1] % 2), "{code}");
-            let encodable = (0..code.len()).filter(|&c| encodable(code, c as u16)).count();
+            let encodable = (0..code.len()).filter(|&c| encodable(code, &levels, c as u16)).count();
             assert_eq!(ranked.len(), encodable, "{code}");
             let largest = levels.iter().copied().fold(0.0, f32::max);
             if code != int(1) {

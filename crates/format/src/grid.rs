@@ -14,21 +14,42 @@ pub struct Grid {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Int { bits: u32, zero: f32 },
-    Affine { bits: u32 },
-    Table { levels: Box<[f32]>, uppers: Box<[f32]>, codes: Box<[u16]> },
+    Int {
+        bits: u32,
+        zero: f32,
+    },
+    Affine {
+        bits: u32,
+    },
+    Table {
+        /// `[2^bits]`, by code.
+        levels: Box<[f32]>,
+        /// The boundary above each rank but the last, then infinity up to a full chunk.
+        uppers: Box<[[f32; CHUNK]]>,
+        /// By rank.
+        codes: Box<[u16]>,
+    },
 }
+
+/// Boundaries compared at once, by counting: a few vector instructions, where a binary search waits for each step.
+/// Up to 4 bits that is the whole search.
+const CHUNK: usize = 16;
 
 impl Grid {
     pub(crate) fn new(code: Code) -> Self {
         let kind = match code {
             Code::Int { bits } if bits.get() > 1 => Kind::Int { bits: bits.get(), zero: f32::from(code.zero_code()) },
             Code::Affine { bits } => Kind::Affine { bits: bits.get() },
-            _ => Kind::Table {
-                levels: code.levels().into(),
-                uppers: (0..code.ranks() - 1).map(|rank| boundary(code, rank)).collect(),
-                codes: (0..code.ranks()).map(|rank| code.at_rank(rank)).collect(),
-            },
+            _ => {
+                let levels = code.levels();
+                let codes: Box<[u16]> = (0..code.ranks()).map(|rank| code.at_rank(rank)).collect();
+                // At least one infinity, so that every x falls in a chunk.
+                let mut uppers = vec![[f32::INFINITY; CHUNK]; codes.len().div_ceil(CHUNK)];
+                for (upper, pair) in uppers.as_flattened_mut().iter_mut().zip(codes.windows(2)) {
+                    *upper = boundary(pair[0], levels[usize::from(pair[0])], levels[usize::from(pair[1])]);
+                }
+                Kind::Table { levels: levels.into(), uppers: uppers.into(), codes }
+            }
         };
         Self { code, kind }
     }
@@ -48,7 +69,9 @@ impl Grid {
                 if x.is_nan() {
                     return self.code.zero_code();
                 }
-                codes[uppers.partition_point(|&upper| x > upper)]
+                let chunk = uppers.partition_point(|chunk| x > chunk[CHUNK - 1]);
+                let below: u32 = uppers[chunk].iter().map(|&upper| u32::from(x > upper)).sum();
+                codes[chunk * CHUNK + below as usize]
             }
         }
     }
@@ -76,11 +99,11 @@ impl Grid {
     }
 }
 
-/// Adding and subtracting 1.5 · 2^23 rounds an `f32` below 2^22 to an integer, ties to even, in two instructions.
+/// Adding and subtracting 1.5 * 2^23 rounds an `f32` below 2^22 to an integer, ties to even, in two instructions.
 ///
 /// `f32::round_ties_even` is a library call on plain x86-64, and cannot be vectorised there.
 const ROUND_F32: f32 = 12_582_912.0;
-/// The same for `f64`: 1.5 · 2^52.
+/// The same for `f64`: 1.5 * 2^52.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
 /// Nearest `q` in `-2^(b-1) ..= 2^(b-1)-1`, as a code. For b > 1, where `q` and its code are even together.
@@ -103,13 +126,12 @@ pub(crate) fn nearest_affine(bits: u32, x: f32, zero: u16) -> u16 {
     ((x + ROUND_F64) - ROUND_F64) as u16
 }
 
-/// The largest `x` that goes to the level at `rank` or below rather than to the next one.
+/// The largest `x` that goes to `low`, the code of the lower of two neighbouring levels.
 ///
 /// Half-way between both levels, rounded down; where half-way is itself an `f32`, the even of both codes takes it.
-pub(crate) fn boundary(code: Code, rank: usize) -> f32 {
-    let (low, high) = (code.at_rank(rank), code.at_rank(rank + 1));
+pub(crate) fn boundary(low: u16, low_level: f32, high_level: f32) -> f32 {
     // Exact: neighbours differ by fewer binary orders than f64 has bits to spare over f32.
-    let middle = (f64::from(code.level(low)) + f64::from(code.level(high))) / 2.0;
+    let middle = (f64::from(low_level) + f64::from(high_level)) / 2.0;
     let nearest = middle as f32;
     if f64::from(nearest) > middle || f64::from(nearest) == middle && low % 2 == 1 {
         nearest.next_down()

@@ -68,14 +68,16 @@
 pub mod bits;
 mod code;
 mod error;
+mod float;
 mod grid;
 mod log;
 mod packed;
 mod scheme;
 mod spelling;
 
-pub use code::{Bits, Code, Minifloat};
+pub use code::{Bits, Code};
 pub use error::FormatError;
+pub use float::Minifloat;
 pub use grid::Grid;
 pub use log::Mu;
 pub use packed::{Packed, Parts, Scales};

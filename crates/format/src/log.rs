@@ -6,7 +6,7 @@
 //! level(k) = ((1 + mu)^(k/K) - 1) / mu        k = 0 ..= K,  level(0) = 0,  level(K) = 1
 //! ```
 //!
-//! the inverse of `u = ln(1 + mu·|x|) / ln(1 + mu)` with `u = k/K`. Steps grow with the magnitude by a constant factor,
+//! the inverse of `u = ln(1 + mu*|x|) / ln(1 + mu)` with `u = k/K`. Steps grow with the magnitude by a constant factor,
 //! `step(k+1) / step(k) = (1 + mu)^(1/K)`, so levels are finest at zero; `mu -> 0` is the uniform grid.
 //!
 //! Source: ITU-T G.711 (1972). The nearest level is meant in the level itself, not in its logarithm as telephony rounds,

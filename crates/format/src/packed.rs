@@ -7,7 +7,7 @@ use crate::{Code, FloatKind, FormatError, Group, Scale, Scheme, bits};
 pub enum Scales {
     /// `[out, groups]`, or `[1]` with [`Group::Tensor`]; each exactly a value of the scheme's kind.
     Float(Vec<f32>),
-    /// `scale = outer · level(code)`.
+    /// `scale = outer * level(code)`.
     Nested {
         /// `[out, groups]`, or `[1]` with [`Group::Tensor`].
         codes: Vec<u16>,
@@ -115,7 +115,7 @@ impl Packed {
 
     /// The scale of every group of every row, `[out, groups]`; with [`Group::Tensor`] the one scale, `out` times.
     ///
-    /// Nested scales are multiplied out, `outer · level(code)`, with one rounding to `f32`.
+    /// Nested scales are multiplied out, `outer * level(code)`, with one rounding to `f32`.
     pub fn scale_values(&self) -> Vec<f32> {
         self.expand(self.stored_scales())
     }
@@ -128,7 +128,9 @@ impl Packed {
 
     /// The definition of what this matrix means: `[out, in]`, row-major, in the original column order.
     ///
-    ///     w[r, order[j]] = scale[r, g] · (level(code[r, j]) - zero[r, g])      g = j / group size
+    /// ```text
+    /// w[r, order[j]] = scale[r, g] * (level(code[r, j]) - zero[r, g])      g = j / group size
+    /// ```
     ///
     /// The difference is exact and the product is rounded once.
     pub fn decode(&self) -> Vec<f32> {
@@ -311,7 +313,7 @@ mod tests {
     fn decode_by_hand() {
         let (scheme, shape, parts) = good();
         let packed = Packed::new(scheme, shape, parts.clone()).unwrap();
-        // Stored: row 0 is 1·(0-0), 1·(1-0), 2·(2-1), 2·(3-1), 0.5·(4-2); row 1 -1·(5-3), -1·(6-3), 0.25·(7-4), ...
+        // Stored: row 0 is 1*(0-0), 1*(1-0), 2*(2-1), 2*(3-1), 0.5*(4-2); row 1 -1*(5-3), -1*(6-3), 0.25*(7-4), ...
         let stored = [[0.0, 1.0, 2.0, 4.0, 1.0], [-2.0, -3.0, 0.75, -1.0, -18.0]];
         let expected: Vec<f32> = stored.iter().flat_map(|row| row.iter().rev().copied()).collect();
         assert_eq!(packed.decode(), expected);

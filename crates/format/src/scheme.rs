@@ -85,7 +85,7 @@ impl FloatKind {
 pub enum Scale {
     /// As floats. Spelled `f16`.
     Float(FloatKind),
-    /// As codes with scales of their own: `scale = outer · level(code)`, rounded to `f32`. Spelled `e4m3/16:f32`.
+    /// As codes with scales of their own: `scale = outer * level(code)`, rounded to `f32`. Spelled `e4m3/16:f32`.
     ///
     /// NF4's double quantization, NVFP4 and GGUF's K-quants are all this. An affine code has no zero point here: its
     /// level is the integer itself, so `uint6` are the scales 0 to 63.
@@ -126,7 +126,9 @@ pub struct Scheme {
 impl Scheme {
     /// Bits that a matrix of this shape takes, column order not counted.
     ///
-    ///     32 · out · words_per_row  +  scales  +  zeros
+    /// ```text
+    /// 32 * out * words_per_row  +  scales  +  zeros
+    /// ```
     ///
     /// with each scale at its kind's bits (nested: its code's bits, plus the outer scales at theirs) and each zero point
     /// at the code's bits.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use quench_checkpoint::{Folder, Source, WEIGHTS, Writer, native};
 use quench_nn::Section;
-use quench_quantize::{Entry, Finished, Journal};
+use quench_quantize::{Finished, Journal, Ledger};
 
 const ENTRIES: &str = "quench.entries";
 
@@ -51,8 +51,9 @@ impl Journal for DiskJournal {
         let folder = self.section(stage, section);
         std::fs::create_dir_all(&folder)?;
         let mut writer = Writer::create(&folder, u64::MAX)?;
-        let entries: Vec<&Entry> = layers.iter().map(|layer| &layer.entry).collect();
-        writer.metadata(ENTRIES, serde_json::to_string(&entries)?);
+        let entries = layers.iter().map(|layer| layer.entry.clone()).collect();
+        // TOML and not JSON, because `serde_json` may read back another last bit of a float.
+        writer.metadata(ENTRIES, toml::to_string(&Ledger { entries })?);
         for layer in layers {
             writer.packed(&layer.entry.layer, layer.packed.clone())?;
         }
@@ -65,9 +66,9 @@ fn read(folder: &Path) -> Result<Vec<Finished>, Box<dyn Error + Send + Sync>> {
     let source = Folder::open(folder)?;
     let damaged = |what: &str| format!("{}: {what}; --force starts the job again", folder.display());
     let entries = source.metadata().get(ENTRIES).ok_or_else(|| damaged("the ledger entries are missing"))?;
-    let entries: Vec<Entry> = serde_json::from_str(entries).map_err(|error| damaged(&error.to_string()))?;
-    let mut finished = Vec::with_capacity(entries.len());
-    for entry in entries {
+    let ledger: Ledger = toml::from_str(entries).map_err(|error| damaged(&error.to_string()))?;
+    let mut finished = Vec::with_capacity(ledger.entries.len());
+    for entry in ledger.entries {
         let packed = native::read(&source, &entry.layer)?.ok_or_else(|| damaged(&format!("{} is missing", entry.layer)))?;
         finished.push(Finished { entry, packed });
     }

@@ -1,0 +1,199 @@
+//! The main job from Rust: what is saved is what was measured, and an interruption changes nothing.
+
+mod support;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use quench::job::{Job, JobError, Overwrite, Step, inspect};
+use quench::models::text::TextSource;
+use quench::models::{ids, open};
+use quench::nn::Model;
+use quench::quantize::Recipe;
+use support::{Sizes, text, write_model};
+use tempfile::TempDir;
+
+const SIZES: Sizes = Sizes { hidden: 32, intermediate: 48, blocks: 3 };
+
+const RULE: &str = "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 20\n";
+const CALIBRATION: &str = "[calibration]\nsamples = 6\nlength = 32\nbatch = 4\n[evaluation]\nlength = 32\nstride = 32\nwindows = 8\n";
+
+/// A folder with a model and texts, removed with the test.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        write_model(&place.path("model"), SIZES, 7);
+        fs::write(place.path("calibration.txt"), text(20_000, 1)).unwrap();
+        fs::write(place.path("evaluation.txt"), text(2_000, 2)).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn job(&self, output: &str, rules: &str) -> Job {
+        Job {
+            model: self.path("model"),
+            output: self.path(output),
+            recipe: Recipe::from_toml(&format!("name = \"test\"\n{CALIBRATION}{rules}")).unwrap(),
+            plan: None,
+            device: Device::default(),
+            calibration: vec![TextSource::new(self.path("calibration.txt"))],
+            evaluation: vec![TextSource::new(self.path("evaluation.txt"))],
+            overwrite: Overwrite::Refuse,
+            resume: false,
+        }
+    }
+}
+
+fn go(_: Step<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap())).collect();
+    files.sort();
+    files
+}
+
+fn logits(folder: &Path) -> Vec<f32> {
+    let device = Device::default();
+    let mut model = open(folder, &device).unwrap();
+    model.load_all().unwrap();
+    let tokens: Vec<u32> = (0..24).map(|i| 2 + (i * 37) % 250).collect();
+    model.forward(ids(&[&tokens], &device), &mut ()).into_data().try_to_vec().unwrap()
+}
+
+/// Methods and schemes that differ in what they store: order, zero points, tables, nested scales, head and embedding.
+const KINDS: [(&str, &str); 7] = [
+    ("gptq", RULE),
+    ("act-order", "[[rules]]\nlayers = \"*\"\ncode = \"int3\"\ngroup = 16\norder = \"activation\"\n"),
+    ("zero points", "[[rules]]\nlayers = \"*\"\ncode = \"uint2\"\ngroup = 16\n"),
+    ("table", "[[rules]]\nlayers = \"*mlp*\"\ncode = \"nf4\"\ngroup = 16\nmethod = \"rtn\"\n"),
+    ("nested", "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 8\nscale = \"int8/4:f32\"\n"),
+    ("ends", "[keep]\nhead = false\nembeddings = false\n[[rules]]\nlayers = \"*\"\ncode = \"int8\"\ngroup = \"row\"\n"),
+    ("cascade", "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ncascade = [\"int8\"]\ngroup = 16\n"),
+];
+
+/// Two runs give the same bytes, and what is loaded computes what the quantized model computed before it was saved.
+#[test]
+fn saved_models_load_bit_for_bit() {
+    let place = Place::new();
+    for (kind, rules) in KINDS {
+        let (a, b) = (format!("a {kind}"), format!("b {kind}"));
+        place.job(&a, rules).run(&mut go).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        place.job(&b, rules).run(&mut go).unwrap();
+        assert!(files(&place.path(&a)) == files(&place.path(&b)), "{kind}: two runs differ");
+
+        // The same plan in memory, without disk in between.
+        let device = Device::default();
+        let mut model = open(&place.path("model"), &device).unwrap();
+        let job = place.job("c", rules);
+        let tokenizer = quench::models::Tokenizer::open(&job.model).unwrap();
+        let samples = quench::models::text::sample(&job.calibration, &tokenizer, 6, 32, 0).unwrap();
+        let batches: Vec<_> = samples
+            .chunks(4)
+            .map(|batch| ids(&batch.iter().map(|sample| sample.ids.as_slice()).collect::<Vec<_>>(), &device))
+            .collect();
+        let plan = job.plan().unwrap();
+        quench::quantize::run(&mut model, &plan, &batches, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
+        model.load_all().unwrap();
+        let tokens: Vec<u32> = (0..24).map(|i| 2 + (i * 37) % 250).collect();
+        let before: Vec<f32> = model.forward(ids(&[&tokens], &device), &mut ()).into_data().try_to_vec().unwrap();
+        assert!(before == logits(&place.path(&a)), "{kind}: the loaded model computes something else");
+        assert!(before.iter().all(|v| v.is_finite()));
+    }
+}
+
+/// Broken off at every step in turn and resumed: the same bytes as without interruption. Without `resume`, the unfinished
+/// run is not touched, and another job does not go on from it.
+#[test]
+fn interrupted_anywhere_and_resumed_gives_the_same_bytes() {
+    let place = Place::new();
+    for (kind, rules) in [("gptq", RULE), ("cascade", KINDS[6].1)] {
+        place.job(kind, rules).run(&mut go).unwrap();
+        let expected = files(&place.path(kind));
+        let mut stop_after = 0;
+        loop {
+            let output = format!("{kind} {stop_after}");
+            let mut steps = 0;
+            let broken = place.job(&output, rules).run(&mut |_| {
+                steps += 1;
+                if steps > stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match broken {
+                Ok(_) => break,
+                Err(JobError::Interrupted { path }) => assert!(path.exists(), "{kind} {stop_after}"),
+                Err(error) => panic!("{kind} {stop_after}: {error}"),
+            }
+            assert!(!place.path(&output).exists(), "{kind} {stop_after}: half a result was published");
+            let error = place.job(&output, rules).run(&mut go).unwrap_err();
+            assert!(matches!(error, JobError::Unfinished { .. }), "{error}");
+            let mut other = place.job(&output, "[[rules]]\nlayers = \"*\"\ncode = \"int3\"\n");
+            other.resume = true;
+            let error = other.run(&mut go).unwrap_err().to_string();
+            assert!(error.contains("plan differs"), "{error}");
+            let mut resumed = place.job(&output, rules);
+            resumed.resume = true;
+            resumed.run(&mut go).unwrap_or_else(|error| panic!("{kind} {stop_after}: {error}"));
+            assert!(files(&place.path(&output)) == expected, "{kind}: resumed after {stop_after} steps, other bytes");
+            // Steps come in dozens; a stride that shares no factor with a section's visits every kind of place.
+            stop_after += 5;
+        }
+        assert!(stop_after > 20, "{kind}: too few steps to interrupt");
+    }
+}
+
+#[test]
+fn resuming_nothing_is_an_error() {
+    let place = Place::new();
+    let mut job = place.job("out", RULE);
+    job.resume = true;
+    let error = job.run(&mut go).unwrap_err();
+    assert!(matches!(error, JobError::NothingToResume { .. }), "{error}");
+    assert!(!place.path("out").exists() && !place.path("out.partial").exists());
+}
+
+#[test]
+fn a_quantized_model_is_not_quantized_again() {
+    let place = Place::new();
+    place.job("once", RULE).run(&mut go).unwrap();
+    let mut again = place.job("twice", RULE);
+    again.model = place.path("once");
+    let error = again.run(&mut go).unwrap_err().to_string();
+    assert!(error.contains("already quantized"), "{error}");
+}
+
+#[test]
+fn gates_without_evaluation_text_fail() {
+    let place = Place::new();
+    let mut job = place.job("out", &format!("{RULE}[gates]\nmax_kl = 1e9\nmin_compression = 1.0\n"));
+    job.evaluation.clear();
+    let report = job.run(&mut go).unwrap();
+    let passed: Vec<bool> = report.gates.iter().map(|gate| gate.passed).collect();
+    assert_eq!(passed, [false, true], "{:?}", report.gates);
+    assert!(inspect(&place.path("out")).unwrap().gates.unwrap().starts_with("failed: max_kl"));
+}
+
+#[test]
+fn sizes_are_those_of_the_file() {
+    let place = Place::new();
+    let report = place.job("out", RULE).run(&mut go).unwrap();
+    let inspection = inspect(&place.path("out")).unwrap();
+    assert_eq!(inspection.bytes, report.size.bytes);
+    assert_eq!(inspection.parameters, report.size.parameters);
+    assert!((inspection.bits_per_weight.unwrap() - report.size.bits_per_weight).abs() < 1e-12);
+    let file = fs::metadata(place.path("out/model.safetensors")).unwrap().len();
+    // The header is what the file has beyond its tensors.
+    assert!(file > inspection.bytes && file < inspection.bytes + 40_000, "{file} and {}", inspection.bytes);
+    // 32 columns in groups of 20: 4 bits, and two f16 scales a row.
+    let row = inspection.rows.iter().find(|row| row.layer.ends_with("0.self_attn.q_proj")).unwrap();
+    assert_eq!(row.bits_per_weight, 4.0 + 2.0 * 16.0 / 32.0);
+}
