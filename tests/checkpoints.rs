@@ -44,7 +44,9 @@ fn a_published_checkpoint_is_read_as_it_was_written() {
     let bytes = fs::read(&shard).unwrap();
     fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
     let error = Folder::open(&out).unwrap_err();
-    assert!(matches!(&error, CheckpointError::Truncated { file, .. } if file.ends_with("model-00002-of-00002.safetensors")));
+    assert!(
+        matches!(&error, CheckpointError::Truncated { file, .. } if file.ends_with("model-00002-of-00002.safetensors"))
+    );
     fs::remove_file(&shard).unwrap();
     assert!(matches!(Folder::open(&out), Err(CheckpointError::MissingShard { missing: 1, shards: 2, .. })));
 }

@@ -1,11 +1,15 @@
 //! Evaluation across crates: streaming against the plain forward pass, and known perplexities of real models.
 
+#[path = "support/data.rs"]
+mod data;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
 
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use data::data;
 use quench::eval::{Candidate, EvalError, Options, Protocol, Text, compare, perplexity};
 use quench::format::{Packed, Scales};
 use quench::kernels::QTensor;
@@ -17,6 +21,9 @@ use rand_chacha::ChaCha8Rng;
 const VOCAB: usize = 24;
 const DIM: usize = 16;
 const BLOCKS: usize = 2;
+
+/// Nobody breaks off.
+const GO: ControlFlow<()> = ControlFlow::Continue(());
 
 /// The smallest model with all that evaluation touches: an embedding averaged over the past, two residual blocks, a
 /// head; and a record of what is loaded.
@@ -222,7 +229,7 @@ fn stream_equals_plain_forward() {
             }
         }
         let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
-        let comparison = compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| ()).unwrap();
+        let comparison = compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| GO).unwrap();
         let total = comparison.candidates[0].total;
         let n = f64::from(tokens);
         assert_eq!(total.tokens, tokens as usize);
@@ -244,7 +251,7 @@ fn batches_and_passes_do_not_matter() {
         let (mut dense, mut noisy) = (Toy::new(0), Toy::new(0).with_noise(0, 0.1));
         let options = Options { batch, tokens_per_pass, ..options(7) };
         let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
-        compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| ()).unwrap()
+        compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |_, _| GO).unwrap()
     };
     let expected = run(1, 1).candidates[0].total;
     for (batch, tokens_per_pass) in [(1, 1000), (2, 20), (100, 1000)] {
@@ -265,7 +272,7 @@ fn batches_and_passes_do_not_matter() {
 fn a_model_equals_itself() {
     let (mut dense, mut copy) = (Toy::new(4), Toy::new(4));
     let mut candidates = [Candidate { name: "copy".into(), model: &mut copy }];
-    let comparison = compare(&mut dense, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let comparison = compare(&mut dense, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| GO).unwrap();
     let score = &comparison.candidates[0];
     assert_eq!((score.total.kl.mean, score.total.kl.p99, score.total.agreement), (0.0, 0.0, 1.0));
     assert_eq!((score.total.increase, score.total.perplexity), (0.0, comparison.dense.total.perplexity));
@@ -281,8 +288,11 @@ fn sections_are_read_one_at_a_time() {
     let mut steps = Vec::new();
     let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
     let options = Options { tokens_per_pass: 40, ..options(12) };
-    compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |done, total| steps.push((done, total)))
-        .unwrap();
+    compare(&mut dense, &mut candidates, &texts(), &options, &device(), &mut |done, total| {
+        steps.push((done, total));
+        GO
+    })
+    .unwrap();
     for model in [&dense, &noisy] {
         assert_eq!((model.peak, model.loaded.len()), (1, 0));
         assert_eq!(model.loads % (BLOCKS + 2), 0);
@@ -290,6 +300,23 @@ fn sections_are_read_one_at_a_time() {
     }
     let total = steps[0].1;
     assert_eq!(steps, (1..=total).map(|done| (done, total)).collect::<Vec<_>>());
+}
+
+/// Breaking off ends the evaluation at that step, whichever section it is in.
+#[test]
+fn breaking_off_is_an_error() {
+    let steps = (BLOCKS + 2) * options(12).protocol.windows_of(&texts()[0], None).len();
+    for last in [1, steps / 2, steps] {
+        let mut seen = 0;
+        let mut progress = |done, _| {
+            seen = done;
+            if done >= last { ControlFlow::Break(()) } else { GO }
+        };
+        let options = Options { batch: 1, ..options(12) };
+        let error = perplexity(&mut Toy::new(0), &texts()[..1], &options, &device(), &mut progress).unwrap_err();
+        assert!(matches!(error, EvalError::Interrupted), "{error}");
+        assert_eq!(seen, last);
+    }
 }
 
 /// Layers before the changed one are exact, the changed one has the error of its weight, later ones the error that
@@ -314,7 +341,7 @@ fn layer_errors_follow_the_stream() {
 
     let mut candidates = [Candidate { name: "noisy".into(), model: &mut noisy }];
     let texts = [text("en", vec![ids])];
-    let comparison = compare(&mut dense, &mut candidates, &texts, &options(12), &device(), &mut |_, _| ()).unwrap();
+    let comparison = compare(&mut dense, &mut candidates, &texts, &options(12), &device(), &mut |_, _| GO).unwrap();
     let errors: Vec<f64> = comparison.candidates[0].layers.iter().map(|error| error.relative_error).collect();
     assert_eq!(errors[0], 0.0);
     assert!((errors[1] - expected).abs() < 1e-6 && expected > 0.01, "{errors:?} {expected}");
@@ -336,7 +363,7 @@ fn packed_weights_are_what_they_decode_to() {
     let mut quantized = dense.with_block(0, QTensor::from_packed(&packed, &device()).into());
 
     let mut candidates = [Candidate { name: "int4".into(), model: &mut quantized }];
-    let comparison = compare(&mut decoded, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let comparison = compare(&mut decoded, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| GO).unwrap();
     let score = &comparison.candidates[0];
     assert!(score.total.kl.mean < 1e-9 && score.total.agreement == 1.0, "{:?}", score.total);
     assert!(score.layers.iter().all(|error| error.relative_error < 1e-6), "{:?}", score.layers);
@@ -344,10 +371,10 @@ fn packed_weights_are_what_they_decode_to() {
 
 #[test]
 fn perplexity_alone() {
-    let score = perplexity(&mut Toy::new(0), &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let score = perplexity(&mut Toy::new(0), &texts(), &options(6), &device(), &mut |_, _| GO).unwrap();
     let mut copy = Toy::new(0);
     let mut candidates = [Candidate { name: "copy".into(), model: &mut copy }];
-    let both = compare(&mut Toy::new(0), &mut candidates, &texts(), &options(6), &device(), &mut |_, _| ()).unwrap();
+    let both = compare(&mut Toy::new(0), &mut candidates, &texts(), &options(6), &device(), &mut |_, _| GO).unwrap();
     assert_eq!(score, both.dense);
     let interval = score.total.interval.unwrap();
     assert!(interval.low < score.total.perplexity && score.total.perplexity < interval.high);
@@ -357,7 +384,7 @@ fn perplexity_alone() {
 fn errors_name_the_culprit() {
     let run = |dense: &mut Toy, other: &mut Toy, texts: &[Text]| -> EvalError {
         let mut candidates = [Candidate { name: "int4".into(), model: other }];
-        compare(dense, &mut candidates, texts, &options(6), &device(), &mut |_, _| ()).unwrap_err()
+        compare(dense, &mut candidates, texts, &options(6), &device(), &mut |_, _| GO).unwrap_err()
     };
     let toy = || Toy::new(0);
     let wide = toy().with_block(1, Weight::dense(matrix(vec![0.0; 2 * DIM * DIM], [2 * DIM, DIM])));
@@ -380,20 +407,6 @@ fn errors_name_the_culprit() {
     }
 }
 
-/// The test data, or `None` with a printed line where there is none and none is demanded.
-fn data(path: &str) -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
-    let folder = std::env::var_os("QUENCH_DATA").map_or(default, PathBuf::from);
-    let path = folder.join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    let required = std::env::var("QUENCH_REQUIRE_DATA").is_ok_and(|value| value == "1");
-    assert!(!required, "{} is missing and QUENCH_REQUIRE_DATA=1", path.display());
-    println!("skipped: {} is missing; set QUENCH_DATA to the folder of test data", path.display());
-    None
-}
-
 /// `models/ref-llama/README.md`: the first 60 disjoint windows of 256 tokens of the first 400,000 characters of
 /// WikiText-2 test, no BOS, positions 1..255: 44.481.
 #[test]
@@ -405,7 +418,7 @@ fn ref_llama_perplexity() {
     let protocol = Protocol { length: 256, stride: 256, windows: Some(60), bos: false };
     let options = Options { protocol, ..Options::default() };
     let texts = [Text { language: None, sequences: vec![ids] }];
-    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| ()).unwrap().total;
+    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| GO).unwrap().total;
     println!("ref-llama: {score:?}");
     assert_eq!((score.windows, score.tokens), (60, 60 * 255));
     assert!((score.perplexity - 44.481).abs() < 0.02, "{}", score.perplexity);
@@ -428,7 +441,7 @@ fn stories260k_perplexity() {
     let protocol = Protocol { length: 512, stride: 512, windows: None, bos: true };
     let options = Options { protocol, bos: tokenizer.bos(), ..Options::default() };
     let texts = [Text { language: None, sequences }];
-    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| ()).unwrap().total;
+    let score = perplexity(&mut model, &texts, &options, &device(), &mut |_, _| GO).unwrap().total;
     println!("stories260k: {score:?}");
     assert_eq!((score.windows, score.tokens), (40, 12_532));
     assert!((score.nll - 1.2459).abs() < 1e-4, "{}", score.nll);

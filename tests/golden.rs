@@ -130,9 +130,9 @@ fn logits_agree_with_the_reference() {
                 .take(decoder.blocks())
                 .map(|(state, expected)| error(state, expected))
                 .collect();
-            println!("{name} {family}: logits {logits:.1e}, hidden states {states:.1e?}");
+            println!("{name} {family}: logits {logits:.1e}, hidden states {states:?}");
             if logits > TOLERANCE || states.iter().any(|state| *state > TOLERANCE) {
-                wrong.push(format!("{name} {family}: logits {logits:.1e}, hidden states {states:.1e?}"));
+                wrong.push(format!("{name} {family}: logits {logits:.1e}, hidden states {states:?}"));
             }
         }
     }

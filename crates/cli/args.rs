@@ -307,7 +307,9 @@ mod tests {
 
     #[test]
     fn several_texts_after_one_option() {
-        let args = Args::try_parse_from(["quench", "quantize", "m", "--calibration", "en=a", "b", "-c", "de=c", "--force"]).unwrap();
+        let args =
+            Args::try_parse_from(["quench", "quantize", "m", "--calibration", "en=a", "b", "-c", "de=c", "--force"])
+                .unwrap();
         let Command::Quantize(quantize) = args.command else { panic!("{args:?}") };
         assert_eq!(quantize.model.to_str(), Some("m"));
         let languages: Vec<_> = quantize.calibration.iter().map(|text| text.language.as_deref()).collect();
@@ -324,7 +326,9 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused() {
-        for (option, value) in [("--top-p", "0"), ("--top-p", "1.5"), ("--temperature", "-1"), ("--max-tokens", "0"), ("--top-k", "x")] {
+        for (option, value) in
+            [("--top-p", "0"), ("--top-p", "1.5"), ("--temperature", "-1"), ("--max-tokens", "0"), ("--top-k", "x")]
+        {
             let error = Args::try_parse_from(["quench", "generate", "m", &format!("{option}={value}")]).unwrap_err();
             assert!(error.to_string().contains(option), "{error}");
         }

@@ -93,7 +93,9 @@ impl Backend {
             Ok((name, kind)) => {
                 // The SPIR-V of the `vulkan` feature brings Mesa's software driver down, process and all.
                 let crashes = kind == Kind::Software && cfg!(feature = "vulkan");
-                let fault = crashes.then(|| "the SPIR-V of the `vulkan` feature crashes a software driver; build with `wgpu` alone".to_owned());
+                let fault = crashes.then(|| {
+                    "the SPIR-V of the `vulkan` feature crashes a software driver; build with `wgpu` alone".to_owned()
+                });
                 Found { device, name, kind, fault }
             }
             Err(panic) => Found { device, name: "unknown".to_owned(), kind: Kind::Gpu, fault: Some(panic.text()) },
@@ -186,7 +188,9 @@ impl FromStr for Wanted {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, index) = match text.split_once(':') {
             None => (text, None),
-            Some((name, index)) => (name, Some(index.parse().map_err(|_| format!("{index:?} is not the number of a device"))?)),
+            Some((name, index)) => {
+                (name, Some(index.parse().map_err(|_| format!("{index:?} is not the number of a device"))?))
+            }
         };
         let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name);
         match (name, backend, index) {
@@ -230,7 +234,9 @@ fn pick(backend: Backend, index: Option<usize>, probe: Probe) -> anyhow::Result<
             "device `{backend}` is not compiled in; build with `--features {backend}`, or use one of: {}",
             available(backend)
         ),
-        Probe::Broken(reason) => bail!("no {backend} device can be listed: {reason}; use one of: {}", available(backend)),
+        Probe::Broken(reason) => {
+            bail!("no {backend} device can be listed: {reason}; use one of: {}", available(backend))
+        }
     };
     if found.is_empty() {
         bail!("no {backend} device is present (no driver, or no card); use one of: {}", available(backend));
@@ -239,13 +245,18 @@ fn pick(backend: Backend, index: Option<usize>, probe: Probe) -> anyhow::Result<
     let best = || (0..found.len()).min_by_key(|&at| (found[at].fault.is_some(), found[at].kind == Kind::Software));
     let index = index.or_else(best).unwrap_or(0);
     if index >= found.len() {
-        let names: Vec<_> = found.iter().enumerate().map(|(at, found)| format!("{backend}:{at} ({})", found.name)).collect();
+        let names: Vec<_> =
+            found.iter().enumerate().map(|(at, found)| format!("{backend}:{at} ({})", found.name)).collect();
         bail!("there is no device {backend}:{index}; there is {}", names.join(", "));
     }
     let found = found.swap_remove(index);
     match found.fault() {
         None => Ok(found.device),
-        Some(fault) => bail!("device {backend}:{index} ({}) does not work: {fault}; use one of: {}", found.name, available(backend)),
+        Some(fault) => bail!(
+            "device {backend}:{index} ({}) does not work: {fault}; use one of: {}",
+            found.name,
+            available(backend)
+        ),
     }
 }
 
@@ -255,7 +266,9 @@ fn available(except: Backend) -> String {
     for backend in Backend::ALL.into_iter().filter(|backend| *backend != except) {
         if let Probe::Compiled(found) = backend.probe() {
             let working = found.iter().enumerate().filter(|(_, found)| found.fault().is_none());
-            names.extend(working.map(|(at, _)| if backend.is_cpu() { backend.to_string() } else { format!("{backend}:{at}") }));
+            names.extend(
+                working.map(|(at, _)| if backend.is_cpu() { backend.to_string() } else { format!("{backend}:{at}") }),
+            );
         }
     }
     names.join(", ")

@@ -12,12 +12,18 @@ pub fn run() -> anyhow::Result<Outcome> {
         match backend.probe() {
             Probe::NotCompiled => lines.push(line("not compiled in", format!("build with --features {backend}"))),
             Probe::Broken(reason) => lines.push(line("absent", reason)),
-            Probe::Compiled(found) if found.is_empty() => lines.push(line("absent", "no driver, or no card".to_owned())),
-            Probe::Compiled(found) => lines.extend(found.iter().enumerate().map(|(at, found)| describe(backend, at, found))),
+            Probe::Compiled(found) if found.is_empty() => {
+                lines.push(line("absent", "no driver, or no card".to_owned()))
+            }
+            Probe::Compiled(found) => {
+                lines.extend(found.iter().enumerate().map(|(at, found)| describe(backend, at, found)))
+            }
         }
     }
     // What works first; the order of `auto` among those.
-    lines.sort_by_key(|[_, state, _]| ["ready", "broken", "absent"].iter().position(|known| known == state).unwrap_or(3));
+    lines.sort_by_key(|[_, state, _]| {
+        ["ready", "broken", "absent"].iter().position(|known| known == state).unwrap_or(3)
+    });
     let mut text = table::aligned(&lines);
     match Wanted::Auto.resolve() {
         Ok(device) => {

@@ -1,5 +1,6 @@
 //! `quench eval`: perplexity, and the distance from a dense model.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -9,6 +10,7 @@ use quench::models::{Tokenizer, open};
 use serde::Serialize;
 
 use crate::args::Eval;
+use crate::interrupt;
 use crate::failure::Outcome;
 use crate::json::Target;
 use crate::model::{self, Texts};
@@ -60,6 +62,7 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
             progress.phase("evaluate", of);
         }
         progress.step(done, "");
+        interrupt::flow()
     };
     let scores = match &against {
         None => Measured::Scores(perplexity(&mut model, &texts, &options, &device, &mut observe)?),
@@ -73,7 +76,9 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
 
     let text = match &scores {
         Measured::Scores(scores) => scores.table(),
-        Measured::Comparison(comparison) if arguments.verbose => format!("{}\n{}", comparison.table(), comparison.layer_table()),
+        Measured::Comparison(comparison) if arguments.verbose => {
+            format!("{}\n{}", comparison.table(), comparison.layer_table())
+        }
         Measured::Comparison(comparison) => comparison.table(),
     };
     table::print(&text)?;
@@ -85,7 +90,8 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
 }
 
 fn sources(arguments: &Eval) -> anyhow::Result<Vec<TextSource>> {
-    let with_spark = [Some(&arguments.model), arguments.against.as_ref()].into_iter().flatten().any(|model| model::is_spark(model));
+    let with_spark =
+        [Some(&arguments.model), arguments.against.as_ref()].into_iter().flatten().any(|model| model::is_spark(model));
     match (&arguments.text[..], with_spark) {
         ([], true) => texts::sources(&[model::spark_texts(Texts::Evaluation)?]),
         ([], false) => bail!("there is no text to score; give --text FILE"),

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
+use quench::eval::EvalError;
 use quench::job::JobError;
 
 const BAD_INPUT: u8 = 2;
 const GATE_FAILED: u8 = 3;
 const INTERNAL: u8 = 101;
+const INTERRUPTED: u8 = 130;
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,18 +58,26 @@ impl Ended {
             eprintln!("{trace}");
         }
         if let Some(partial) = partial.filter(|_| !line.contains("--resume") && !line.contains("--force")) {
-            eprintln!("note: finished blocks are kept in {}; the same command with --resume goes on from them", partial.display());
+            eprintln!(
+                "note: finished blocks are kept in {}; the same command with --resume goes on from them",
+                partial.display()
+            );
         }
         ExitCode::from(code)
     }
 }
 
 fn code(error: &anyhow::Error) -> u8 {
+    if let Some(EvalError::Interrupted) = error.downcast_ref() {
+        return INTERRUPTED;
+    }
     error.downcast_ref::<JobError>().map_or(BAD_INPUT, JobError::exit_code)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
 /// The error and its causes on one line; a cause that the line already tells is not told again.
@@ -145,7 +155,8 @@ fn message(info: &PanicHookInfo<'_>) -> String {
 
 fn words(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked without a message".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "it panicked without a message".to_owned())
 }
 
 #[cfg(test)]

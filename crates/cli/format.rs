@@ -6,7 +6,13 @@ pub fn bytes(bytes: u64) -> String {
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => {
             let value = bytes as f64 / unit as f64;
-            let digits = if value < 10.0 { 2 } else if value < 100.0 { 1 } else { 0 };
+            let digits = if value < 10.0 {
+                2
+            } else if value < 100.0 {
+                1
+            } else {
+                0
+            };
             format!("{value:.digits$} {name}")
         }
         None => format!("{bytes} B"),
@@ -95,7 +101,10 @@ mod tests {
     fn durations_and_changes() {
         let texts = [0.84, 12.3, 185.0, 7_800.0].map(seconds);
         assert_eq!(texts, ["0.8 s", "12 s", "3 min 5 s", "2 h 10 min"]);
-        assert_eq!((change(0.0123), change(-0.5), percent(0.973)), ("+1.23 %".into(), "-50.00 %".into(), "97.3 %".into()));
+        assert_eq!(
+            (change(0.0123), change(-0.5), percent(0.973)),
+            ("+1.23 %".into(), "-50.00 %".into(), "97.3 %".into())
+        );
         assert_eq!((count(1, "block"), count(0, "block")), ("1 block".into(), "0 blocks".into()));
     }
 }

@@ -18,7 +18,9 @@ pub fn install() -> anyhow::Result<()> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(CODE);
         }
-        eprintln!("\nstopping at the next safe point; Ctrl-C again stops at once, and keeps the finished blocks as well");
+        eprintln!(
+            "\nstopping at the next safe point; Ctrl-C again stops at once, and keeps the finished blocks as well"
+        );
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }

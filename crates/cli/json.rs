@@ -1,10 +1,11 @@
 //! `--json FILE`: written beside, then renamed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use quench::checkpoint::write_atomically;
 use serde::Serialize;
 
 /// A file that JSON will be written to, checked before the work begins.
@@ -33,24 +34,12 @@ impl Target {
         self.replace(&text).with_context(|| format!("cannot write --json {}", self.path.display()))
     }
 
-    fn replace(&self, text: &[u8]) -> io::Result<()> {
+    fn replace(&self, text: &[u8]) -> anyhow::Result<()> {
         // A pipe or a device, such as /dev/stdout, is written to and not replaced.
         if fs::metadata(&self.path).is_ok_and(|about| !about.is_file()) {
-            return File::options().write(true).open(&self.path)?.write_all(text);
+            return Ok(File::options().write(true).open(&self.path)?.write_all(text)?);
         }
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let beside = folder_of(&self.path).join(name);
-        let written = File::create(&beside).and_then(|mut file| {
-            file.write_all(text)?;
-            file.sync_all()
-        });
-        let renamed = written.and_then(|()| fs::rename(&beside, &self.path));
-        if renamed.is_err() {
-            // The error to tell is the first one; a file that was never made cannot be removed.
-            let _ = fs::remove_file(&beside);
-        }
-        renamed
+        Ok(write_atomically(&self.path, text)?)
     }
 }
 

@@ -35,7 +35,9 @@ pub fn table(layers: &[Layer], every: bool) -> String {
     for layer in layers {
         let kind = if every { layer.name.clone() } else { layer.kind() };
         let fits = |(name, members): &(String, Vec<&Layer>)| {
-            let alike = |other: &Layer| (&other.shape, &other.scheme, &other.method) == (&layer.shape, &layer.scheme, &layer.method);
+            let alike = |other: &Layer| {
+                (&other.shape, &other.scheme, &other.method) == (&layer.shape, &layer.scheme, &layer.method)
+            };
             *name == kind && members.first().is_some_and(|other| alike(other))
         };
         match groups.iter_mut().find(|group| fits(group)) {
@@ -60,8 +62,10 @@ pub fn table(layers: &[Layer], every: bool) -> String {
 fn row(kind: &str, members: &[&Layer]) -> [String; 8] {
     let first = members[0];
     let several = members.len() > 1;
-    let of = |value: fn(&Layer) -> Option<f64>| -> Vec<f64> { members.iter().filter_map(|layer| value(layer)).collect() };
-    let (bits, weight, output) = (of(|layer| layer.bits_per_weight), of(|layer| layer.weight_snr_db), of(|layer| layer.output_snr_db));
+    let of =
+        |value: fn(&Layer) -> Option<f64>| -> Vec<f64> { members.iter().filter_map(|layer| value(layer)).collect() };
+    let (bits, weight, output) =
+        (of(|layer| layer.bits_per_weight), of(|layer| layer.weight_snr_db), of(|layer| layer.output_snr_db));
     [
         // Alone, a layer is called by its own name.
         if several { kind.to_owned() } else { first.name.clone() },
@@ -114,7 +118,10 @@ mod tests {
             layer("lm_head", "dense", None),
         ];
         let table = super::table(&layers, false);
-        assert!(table.contains("| model.layers.*.mlp.up_proj |     2 | [4, 8] | int4   |       4.250 | 19.0 (min 18.0) |"), "{table}");
+        assert!(
+            table.contains("| model.layers.*.mlp.up_proj |     2 | [4, 8] | int4   |       4.250 | 19.0 (min 18.0) |"),
+            "{table}"
+        );
         assert!(table.contains("| model.layers.2.mlp.up_proj |       | [4, 8] | int8   |"), "{table}");
         assert_eq!(table.lines().count(), 5);
         assert!(!table.contains("method") && !table.contains("output SNR"), "empty columns are left out\n{table}");

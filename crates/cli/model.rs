@@ -5,8 +5,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use quench::models::text::TextSource;
-use quench::models::{Decoder, Tokenizer, open};
-mod spark { pub fn unpack() -> anyhow::Result<std::path::PathBuf> { anyhow::bail!("no spark yet") } }
+use quench::models::{Decoder, Tokenizer, open, spark};
 
 /// The word for the embedded model; a folder of that name is `./spark`.
 pub const SPARK: &str = "spark";

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use quench::job::{Job, JobError, Overwrite, Report, Step, recipes};
 use quench::models::text::TextSource;
 use quench::quantize::{Plan, Recipe};
@@ -19,17 +19,19 @@ use crate::{generate, interrupt, summary, table, texts};
 pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
     let (recipe, plan) = asked(arguments)?;
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
-    let job = Job {
-        model: model::folder(&arguments.model)?.into_owned(),
-        output: output(arguments, &recipe),
-        calibration: given(&arguments.calibration, arguments, Texts::Calibration)?,
-        evaluation: given(&arguments.eval, arguments, Texts::Evaluation)?,
-        recipe,
-        plan,
-        device: arguments.device.resolve()?,
-        overwrite: if arguments.force { Overwrite::Force } else { Overwrite::Refuse },
-        resume: arguments.resume,
-    };
+    let output = output(arguments, &recipe);
+    // What was named is looked at first: it costs nothing, and unpacking or opening a device does.
+    let calibration = given(&arguments.calibration, arguments, Texts::Calibration)?;
+    let evaluation = given(&arguments.eval, arguments, Texts::Evaluation)?;
+    let model = model::folder(&arguments.model)?.into_owned();
+    if let (Ok(from), Ok(to)) = (model.canonicalize(), output.canonicalize())
+        && from == to
+    {
+        bail!("--output {} is the folder of the model itself; choose another", output.display());
+    }
+    let device = arguments.device.resolve()?;
+    let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
+    let job = Job { model, output, recipe, plan, device, calibration, evaluation, overwrite, resume: arguments.resume };
     if arguments.dry_run {
         table::print(&job.plan()?.to_toml())?;
         return Ok(Outcome::Done);
@@ -39,7 +41,8 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
     let report = carry_out(&job, arguments.quiet)?;
     table::print(&summary::report(&report, arguments.verbose))?;
     if let Some(json) = json {
-        json.write(&report).with_context(|| format!("the model is saved in {}, but not its report", job.output.display()))?;
+        json.write(&report)
+            .with_context(|| format!("the model is saved in {}, but not its report", job.output.display()))?;
     }
     if let Some(prompt) = prompt(arguments) {
         table::print(&generate::side_by_side(&job.model, &job.output, &prompt, &job.device)?)?;
@@ -98,7 +101,8 @@ fn prompt(arguments: &Quantize) -> Option<String> {
 
 fn output(arguments: &Quantize, recipe: &Recipe) -> PathBuf {
     arguments.output.clone().unwrap_or_else(|| {
-        let name: String = recipe.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        let name: String =
+            recipe.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
         PathBuf::from(format!("{}-{name}", model::name(&arguments.model)))
     })
 }

@@ -23,7 +23,10 @@ fn list() -> anyhow::Result<String> {
         lines.push([(*name).to_owned(), format!("{}{default}", recipes::find(name)?.about)]);
     }
     let example = recipes::DEFAULT;
-    Ok(format!("{}\n`quench recipes {example} > my.toml` is a start for your own; --recipe my.toml uses it.\n", table::aligned(&lines)))
+    Ok(format!(
+        "{}\n`quench recipes {example} > my.toml` is a start for your own; --recipe my.toml uses it.\n",
+        table::aligned(&lines)
+    ))
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ pub fn report(report: &Report, verbose: bool) -> String {
             text.push_str(&format!("\n{}", comparison.table()));
         }
         if verbose {
-            text.push_str(&format!("\nOutput of each layer against the dense model, on the evaluation text:\n\n{}", comparison.layer_table()));
+            text.push_str(&format!(
+                "\nOutput of each layer against the dense model, on the evaluation text:\n\n{}",
+                comparison.layer_table()
+            ));
         }
     }
     if let Some(cascade) = &report.cascade {
@@ -65,8 +68,17 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
     let mut lines: Vec<[String; 2]> = Vec::new();
     let mut line = |name: &str, value: String| lines.push([name.to_owned(), value]);
     line("size", format!("{} -> {}", bytes(size.dense_bytes), bytes(size.bytes)));
-    line("compression", format!("{:.2} times ({:.2} times against 32-bit weights)", size.compression, size.compression_f32));
-    line("bits per weight", format!("{:.3} in the quantized layers, {:.3} over the whole model", size.bits_per_weight, size.bits_per_parameter));
+    line(
+        "compression",
+        format!("{:.2} times ({:.2} times against 32-bit weights)", size.compression, size.compression_f32),
+    );
+    line(
+        "bits per weight",
+        format!(
+            "{:.3} in the quantized layers, {:.3} over the whole model",
+            size.bits_per_weight, size.bits_per_parameter
+        ),
+    );
     if report.calibration.tokens > 0 {
         line("calibration", calibration(&report.calibration));
     }
@@ -74,7 +86,12 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
         Some((comparison, candidate)) => lines.extend(loss(comparison, candidate)),
         None => line("loss", "not measured; --eval FILE measures it".to_owned()),
     }
-    let times = [("texts", report.seconds.texts), ("quantize", report.seconds.quantize), ("evaluate", report.seconds.evaluate), ("save", report.seconds.save)];
+    let times = [
+        ("texts", report.seconds.texts),
+        ("quantize", report.seconds.quantize),
+        ("evaluate", report.seconds.evaluate),
+        ("save", report.seconds.save),
+    ];
     let times = times.iter().filter(|(_, time)| *time > 0.0).map(|(name, time)| format!("{name} {}", seconds(*time)));
     lines.push(["time".to_owned(), times.collect::<Vec<_>>().join(", ")]);
     lines

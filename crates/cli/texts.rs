@@ -45,7 +45,8 @@ fn by_language(argument: &TextSource) -> anyhow::Result<Option<Vec<TextSource>>>
         }
     }
     files.sort();
-    let named = files.into_iter().map(|path| Some(TextSource { language: Some(language_of(&path)?), paths: vec![path] }));
+    let named =
+        files.into_iter().map(|path| Some(TextSource { language: Some(language_of(&path)?), paths: vec![path] }));
     Ok(named.collect::<Option<Vec<_>>>().filter(|sources| !sources.is_empty()))
 }
 

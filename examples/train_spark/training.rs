@@ -12,40 +12,41 @@ use burn::tensor::{Int, Tensor, TensorData};
 use quench::models::Decoder;
 use quench::nn::{Model, Section, Weight};
 
+use crate::Result;
 use crate::batches::Stream;
-use crate::{Result, checkpoint};
+use crate::checkpoint::{self, CONTEXT};
 
-/// How long, and how fast.
+/// One cycle of training: how long, how fast, and on windows of which length.
 pub struct Schedule {
-    steps: usize,
-    warmup: usize,
+    /// Steps.
+    pub steps: usize,
+    /// The share of steps, the first ones, that see short windows: they cost less, and teach the near positions.
+    pub short: f64,
     /// The highest learning rate.
-    peak: f64,
+    pub peak: f64,
 }
 
 impl Schedule {
-    /// `steps` steps, the first 60 of them slower.
-    pub fn new(steps: usize) -> Self {
-        Self { steps, warmup: 60.min(steps / 2), peak: 4e-3 }
-    }
-
-    /// Up in a line, then down half a cosine to 2 % of the peak.
+    /// Up in a line for 60 steps, then down half a cosine to 2 % of the peak.
     fn rate(&self, step: usize) -> f64 {
-        if step < self.warmup {
-            return self.peak * (step + 1) as f64 / self.warmup as f64;
+        let warmup = WARMUP.min(self.steps / 2);
+        if step < warmup {
+            return self.peak * (step + 1) as f64 / warmup as f64;
         }
-        let done = (step - self.warmup) as f64 / (self.steps - self.warmup) as f64;
+        let done = (step - warmup) as f64 / (self.steps - warmup) as f64;
         self.peak * (0.02 + 0.98 * 0.5 * (1.0 + (PI * done).cos()))
     }
 
-    /// Windows and their length. Short ones cost less, and the long ones of the last 30 % teach the far positions.
+    /// The number of windows and their length: always as many tokens.
     fn batch(&self, step: usize) -> (usize, usize) {
-        if 10 * step < 7 * self.steps { (8, checkpoint::CONTEXT / 2) } else { (4, checkpoint::CONTEXT) }
+        if (step as f64) < self.short * self.steps as f64 { (8, CONTEXT / 2) } else { (4, CONTEXT) }
     }
 }
 
-/// Trains `decoder` on windows of `stream`, and writes it into `folder` whenever its perplexity on `judges` is the lowest
-/// so far.
+const WARMUP: usize = 60;
+
+/// Trains `decoder` on windows of `stream`, and writes it into `folder` whenever its perplexity on `judges` is lower than
+/// before.
 pub fn train(
     mut decoder: Decoder,
     stream: &mut Stream,
@@ -60,7 +61,7 @@ pub fn train(
         *weight = tracked(weight.val());
         Ok(())
     })?;
-    let (begin, mut mean, mut best) = (Instant::now(), None, f64::INFINITY);
+    let (begin, mut mean, mut best) = (Instant::now(), None, perplexity(&decoder, judges)?);
     for step in 0..schedule.steps {
         let (batch, length) = schedule.batch(step);
         let [ids, next] = stream.batch(batch, length, decoder.device());

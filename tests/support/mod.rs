@@ -53,7 +53,8 @@ pub fn weights(sizes: Sizes, seed: u64) -> BTreeMap<String, Weight> {
     let spread = |inputs: usize| (3.0 / inputs as f32).sqrt();
     add("model.embed_tokens.weight".into(), vec![VOCABULARY, hidden], 1.0);
     for block in 0..blocks {
-        let mut part = |name: &str, shape: Vec<usize>, scale| add(format!("model.layers.{block}.{name}.weight"), shape, scale);
+        let mut part =
+            |name: &str, shape: Vec<usize>, scale| add(format!("model.layers.{block}.{name}.weight"), shape, scale);
         part("input_layernorm", vec![hidden], 1.0);
         part("post_attention_layernorm", vec![hidden], 1.0);
         part("self_attn.q_proj", vec![hidden, hidden], spread(hidden));
@@ -93,13 +94,12 @@ pub fn config(sizes: Sizes) -> Value {
 
 /// A `tokenizer.json` in which every byte is a token, and `extra` more words are.
 pub fn tokenizer(extra: usize) -> Value {
-    let mut vocabulary: BTreeMap<String, usize> = (0..=255).map(|byte: u8| (byte_letter(byte).to_string(), usize::from(byte))).collect();
+    let mut vocabulary: BTreeMap<String, usize> =
+        (0..=255).map(|byte: u8| (byte_letter(byte).to_string(), usize::from(byte))).collect();
     vocabulary.insert("<s>".into(), 256);
     vocabulary.insert("</s>".into(), 257);
     vocabulary.extend((0..extra).map(|word| (format!("<extra{word}>"), VOCABULARY + word)));
-    let special = |id: usize, content: &str| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
-    };
+    let special = |id: usize, content: &str| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
     json!({
         "version": "1.0",
         "truncation": null,
@@ -128,7 +128,8 @@ fn byte_letter(byte: u8) -> char {
 
 /// Writes tensors as one safetensors file.
 pub fn write_safetensors(path: &Path, weights: &BTreeMap<String, Weight>) {
-    let bytes: Vec<Vec<u8>> = weights.values().map(|weight| weight.values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    let bytes: Vec<Vec<u8>> =
+        weights.values().map(|weight| weight.values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
     let views = weights.iter().zip(&bytes).map(|((name, weight), bytes)| {
         (name.clone(), TensorView::new(Dtype::F32, weight.shape.clone(), bytes).unwrap())
     });

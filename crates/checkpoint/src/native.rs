@@ -354,7 +354,8 @@ mod tests {
         let bytes = forge(&[("a.b", coded)], &tensors("a.b", &packed));
         let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let folder = tempfile::tempdir().unwrap();
-        for bit in 0..8 * header {
+        // Every bit of the manifest itself is tried in manifest.rs, without a file.
+        for bit in (0..header).map(|byte| 8 * byte + byte % 8) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let (_, source) = reopen(&folder, &flipped);

@@ -544,7 +544,9 @@ mod tests {
     fn a_checkpoint_can_be_rewritten_in_its_own_folder() {
         let folder = folder();
         let mut writer = Writer::create(folder.path(), 2).unwrap();
-        ["a", "b", "c"].map(|name| add(&mut writer, name, 2, name.as_bytes()[0]));
+        for name in ["a", "b", "c"] {
+            add(&mut writer, name, 2, name.as_bytes()[0]);
+        }
         writer.finish().unwrap();
         fs::write(folder.path().join("model-card-00001.safetensors"), "").unwrap();
         let source = Folder::open(folder.path()).unwrap();
@@ -585,7 +587,9 @@ mod tests {
     fn with_old() -> (tempfile::TempDir, Vec<(String, Vec<u8>)>) {
         let folder = folder();
         let mut writer = Writer::create(folder.path(), 2).unwrap();
-        ["old.a", "old.b"].map(|name| add(&mut writer, name, 2, 1));
+        for name in ["old.a", "old.b"] {
+            add(&mut writer, name, 2, 1);
+        }
         writer.finish().unwrap();
         let old = written(folder.path());
         (folder, old)
@@ -602,7 +606,9 @@ mod tests {
         for make in failures {
             let (folder, old) = with_old();
             let mut writer = Writer::create(folder.path(), 2).unwrap();
-            ["a", "b", "c"].map(|name| add(&mut writer, name, 2, 1));
+            for name in ["a", "b", "c"] {
+                add(&mut writer, name, 2, 1);
+            }
             writer.add_later("d", Dtype::U8, [2], make).unwrap();
             let error = writer.finish().unwrap_err();
             assert!(matches!(error, CheckpointError::MissingTensor { .. } | CheckpointError::Size { found: 3, .. }));
@@ -618,7 +624,9 @@ mod tests {
         let full = "model-00002-of-00003.safetensors";
         std::os::unix::fs::symlink("/dev/full", folder.path().join(format!("{full}.tmp"))).unwrap();
         let mut writer = Writer::create(folder.path(), 2).unwrap();
-        ["a", "b", "c"].map(|name| add(&mut writer, name, 2, 1));
+        for name in ["a", "b", "c"] {
+            add(&mut writer, name, 2, 1);
+        }
         let error = writer.finish().unwrap_err();
         let message = error.to_string();
         assert!(message.contains(full) && message.contains("No space left"), "{message}");

@@ -1,5 +1,8 @@
 //! [`compare`] and [`perplexity`]: the two evaluations.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
 use burn::tensor::{Device, Int, Tensor};
 use quench_metrics::Bootstrap;
 use quench_nn::{LayerInfo, Model, Role};
@@ -62,19 +65,20 @@ pub struct Candidate<'a, M> {
 /// pass. Afterwards all sections are released: [`Model::load`] them again before a forward pass of your own.
 ///
 /// - `texts`: scored together, and per language where they name one
-/// - `progress`: called with the steps done and the steps in all; a step is one batch through one section of one model
+/// - `progress`: called with the steps done and the steps in all; a step is one batch through one section of one model.
+///   Breaking stops the evaluation
 ///
 /// # Errors
 ///
 /// If the protocol is impossible, a text has no token to score or one outside the vocabulary, a candidate is of another
-/// architecture, a section cannot be read, or logits are not finite.
+/// architecture, a section cannot be read, or logits are not finite; [`EvalError::Interrupted`] if `progress` broke off.
 pub fn compare<M: Model<Input = Tensor<2, Int>>>(
     dense: &mut M,
     candidates: &mut [Candidate<'_, M>],
     texts: &[Text],
     options: &Options,
     device: &Device,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Comparison, EvalError> {
     let layers = dense.layers();
     for candidate in candidates.iter() {
@@ -98,14 +102,16 @@ pub fn compare<M: Model<Input = Tensor<2, Int>>>(
     };
     let recorded = spread(options.layer_batches, batches.batches.len());
     let total = walk.steps_per_batch() * batches.batches.len();
-    let mut done = 0;
+    let (mut done, stopped) = (0, Cell::new(false));
     let mut step = || {
         done += 1;
-        progress(done, total);
+        if progress(done, total).is_break() {
+            stopped.set(true);
+        }
     };
     let mut first = 0;
     for pass in batches.passes(options.tokens_per_pass) {
-        walk.pass(pass, &recorded[first..first + pass.len()], &mut step)?;
+        walk.pass(pass, &recorded[first..first + pass.len()], &mut step, &stopped)?;
         first += pass.len();
     }
 
@@ -130,7 +136,7 @@ pub fn perplexity<M: Model<Input = Tensor<2, Int>>>(
     texts: &[Text],
     options: &Options,
     device: &Device,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<ModelScore, EvalError> {
     Ok(compare(model, &mut [], texts, options, device, progress)?.dense)
 }

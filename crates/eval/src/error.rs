@@ -52,4 +52,7 @@ pub enum EvalError {
         /// The reader's error.
         source: LoadError,
     },
+    /// Whoever watches the progress broke off.
+    #[error("interrupted")]
+    Interrupted,
 }

@@ -89,7 +89,10 @@ impl fmt::Display for GateResult {
         }
         match self.measured {
             Some(measured) => write!(f, ": {measured:.4}, limit {}", self.limit)?,
-            None => write!(f, ": not evaluated, there is no evaluation text in this language; limit {}", self.limit)?,
+            None if self.language.is_some() => {
+                write!(f, ": not evaluated, there is no evaluation text in this language; limit {}", self.limit)?
+            }
+            None => write!(f, ": not evaluated, there is no evaluation text; limit {}", self.limit)?,
         }
         let verdict = if self.passed { "passed" } else { "failed" };
         write!(f, ": {verdict}")?;
@@ -106,8 +109,10 @@ impl fmt::Display for GateResult {
 /// other text would have given the same verdict is [`GateResult::conclusive`]. A language that the gates name and the
 /// evaluation lacks fails each of its limits: no other language stands in for it.
 ///
+/// Without a score, every limit but the compression's fails.
+///
 /// `compression` is the bytes of the dense checkpoint over the bytes of the result.
-pub fn check(gates: &Gates, score: &CandidateScore, compression: f64) -> Vec<GateResult> {
+pub fn check(gates: &Gates, score: Option<&CandidateScore>, compression: f64) -> Vec<GateResult> {
     let whole = [
         (Gate::MaxPerplexityIncrease, gates.max_perplexity_increase),
         (Gate::MaxKl, gates.max_kl),
@@ -115,8 +120,11 @@ pub fn check(gates: &Gates, score: &CandidateScore, compression: f64) -> Vec<Gat
         (Gate::MinCompression, gates.min_compression),
     ];
     let whole = whole.into_iter().filter_map(|(gate, limit)| {
-        let measured = gate.measure(&score.total).unwrap_or((compression, None));
-        Some(verdict(gate, None, limit?, Some(measured)))
+        let measured = match gate {
+            Gate::MinCompression => Some((compression, None)),
+            _ => score.and_then(|score| gate.measure(&score.total)),
+        };
+        Some(verdict(gate, None, limit?, measured))
     });
     let languages = gates.languages.iter().flat_map(|(language, gates)| {
         let limits = [
@@ -125,7 +133,7 @@ pub fn check(gates: &Gates, score: &CandidateScore, compression: f64) -> Vec<Gat
             (Gate::MinAgreement, gates.min_agreement),
         ];
         limits.into_iter().filter_map(move |(gate, limit)| {
-            let measured = score.languages.get(language).and_then(|score| gate.measure(score));
+            let measured = score.and_then(|score| gate.measure(score.languages.get(language)?));
             Some(verdict(gate, Some(language), limit?, measured))
         })
     });
@@ -188,18 +196,18 @@ mod tests {
             (Gates { min_compression: Some(4.0), ..Gates::default() }, true),
             (Gates { min_compression: Some(4.01), ..Gates::default() }, false),
         ] {
-            let results = check(&gates, &candidate(), 4.0);
+            let results = check(&gates, Some(&candidate()), 4.0);
             assert_eq!(results.len(), 1, "{gates:?}");
             assert_eq!(results[0].passed, passed, "{}", results[0]);
         }
-        assert!(check(&Gates::default(), &candidate(), 4.0).is_empty());
+        assert!(check(&Gates::default(), Some(&candidate()), 4.0).is_empty());
     }
 
     #[test]
     fn a_missing_language_fails() {
         let limits = LanguageGates { max_kl: Some(1.0), min_agreement: Some(0.0), ..LanguageGates::default() };
         let languages = BTreeMap::from([("de".to_string(), limits.clone()), ("pt".to_string(), limits)]);
-        let results = check(&Gates { languages, ..Gates::default() }, &candidate(), 4.0);
+        let results = check(&Gates { languages, ..Gates::default() }, Some(&candidate()), 4.0);
         let verdicts: Vec<_> = results.iter().map(|r| (r.language.as_deref(), r.measured, r.passed)).collect();
         assert_eq!(
             verdicts,
@@ -214,22 +222,34 @@ mod tests {
     }
 
     #[test]
+    fn without_a_score_only_compression_can_hold() {
+        let gates = Gates { max_kl: Some(f64::MAX), min_compression: Some(4.0), ..Gates::default() };
+        let results = check(&gates, None, 4.0);
+        assert_eq!(results.iter().map(|result| result.passed).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            results[0].to_string(),
+            format!("max_kl: not evaluated, there is no evaluation text; limit {}: failed", f64::MAX)
+        );
+    }
+
+    #[test]
     fn nothing_measurable_holds_no_limit() {
         let mut broken = candidate();
         broken.total.kl.mean = f64::NAN;
         let gates = Gates { max_kl: Some(f64::MAX), min_compression: Some(0.0), ..Gates::default() };
-        assert!(check(&gates, &broken, f64::NAN).iter().all(|result| !result.passed));
+        assert!(check(&gates, Some(&broken), f64::NAN).iter().all(|result| !result.passed));
     }
 
     #[test]
     fn says_whether_it_is_conclusive() {
-        let of = |limit| check(&Gates { max_kl: Some(limit), ..Gates::default() }, &candidate(), 4.0).remove(0);
+        let of = |limit| check(&Gates { max_kl: Some(limit), ..Gates::default() }, Some(&candidate()), 4.0).remove(0);
         assert_eq!(of(0.0095).conclusive(), Some(false));
         assert!(of(0.0095).to_string().ends_with("failed (not conclusive: the limit is inside the interval)"));
         assert_eq!(of(0.0105).conclusive(), Some(false));
         assert_eq!(of(0.02).conclusive(), Some(true));
         assert_eq!(of(0.001).conclusive(), Some(true));
-        let compression = check(&Gates { min_compression: Some(2.0), ..Gates::default() }, &candidate(), 4.0).remove(0);
+        let compression =
+            check(&Gates { min_compression: Some(2.0), ..Gates::default() }, Some(&candidate()), 4.0).remove(0);
         assert_eq!(compression.conclusive(), None);
         assert_eq!(compression.to_string(), "min_compression: 4.0000, limit 2: passed");
     }

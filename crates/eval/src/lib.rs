@@ -5,6 +5,8 @@
 //! The numbers are defined in `docs/evaluation.md`.
 //!
 //! ```
+//! use std::ops::ControlFlow;
+//!
 //! use burn::tensor::{Device, Int, Tensor};
 //! use quench_eval::{Candidate, EvalError, Options, Text, compare};
 //! use quench_nn::Model;
@@ -18,7 +20,8 @@
 //! ) -> Result<String, EvalError> {
 //!     let texts = [Text { language: None, sequences: vec![ids] }];
 //!     let mut candidates = [Candidate { name: "int4".into(), model: quantized }];
-//!     let comparison = compare(dense, &mut candidates, &texts, &Options::default(), device, &mut |_, _| ())?;
+//!     let mut progress = |_done, _total| ControlFlow::Continue(());
+//!     let comparison = compare(dense, &mut candidates, &texts, &Options::default(), device, &mut progress)?;
 //!     Ok(comparison.table())
 //! }
 //! ```

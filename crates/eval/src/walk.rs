@@ -1,5 +1,7 @@
 //! The dense model and its candidates side by side, block by block.
 
+use std::cell::Cell;
+
 use burn::tensor::{Device, Int, Tensor};
 use quench_metrics::{agreement, kl_per_token, nll};
 use quench_nn::{Model, Section};
@@ -49,6 +51,7 @@ impl<'a, M: Model<Input = Tensor<2, Int>>> Walk<'a, M> {
     ///
     /// - `recorded`: for each batch, whether its layers' outputs are compared
     /// - `step`: called after each step
+    /// - `stopped`: set by `step` when the evaluation is to end
     ///
     /// # Errors
     ///
@@ -58,11 +61,14 @@ impl<'a, M: Model<Input = Tensor<2, Int>>> Walk<'a, M> {
         batches: &[Batch],
         recorded: &[bool],
         step: &mut dyn FnMut(),
+        stopped: &Cell<bool>,
     ) -> Result<(), EvalError> {
+        let go_on = || if stopped.get() { Err(EvalError::Interrupted) } else { Ok(()) };
         self.load(Section::Embedding)?;
         let mut carries = Vec::with_capacity(batches.len());
         for batch in batches {
             carries.push(self.start(batch, step));
+            go_on()?;
         }
         self.release(Section::Embedding);
 
@@ -75,6 +81,7 @@ impl<'a, M: Model<Input = Tensor<2, Int>>> Walk<'a, M> {
                     true => self.recorded_block(index, before, step),
                     false => self.block(index, before, step),
                 };
+                go_on()?;
             }
             self.release(section);
         }
@@ -82,6 +89,7 @@ impl<'a, M: Model<Input = Tensor<2, Int>>> Walk<'a, M> {
         self.load(Section::Head)?;
         for ((batch, carries), recorded) in batches.iter().zip(carries).zip(recorded) {
             self.finish(batch, carries, *recorded, step)?;
+            go_on()?;
         }
         self.release(Section::Head);
         Ok(())

@@ -42,7 +42,7 @@
 //! use quench_format::{Packed, Scales, Scheme};
 //!
 //! let scheme: Scheme = "int4/2/f16".parse()?;
-//! let w = [0.5, -1.0, 0.25, 0.125, 3.0, 7.0, 0.0, -2.0];
+//! let w: [f32; 8] = [0.5, -1.0, 0.25, 0.125, 3.0, 7.0, 0.0, -2.0];
 //!
 //! // One scale for each group of two weights, so that the largest of them meets the largest level, 7.
 //! let top = scheme.code.max_level();

@@ -51,6 +51,12 @@ pub enum JobError {
         /// Its first packed layer.
         layer: String,
     },
+    /// The result would replace the model that it is made from.
+    #[error("{} is the dense model itself; give another --output", .path.display())]
+    OutputIsModel {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The method needs calibration text and none was given.
     #[error("the plan uses {method}, which needs calibration text; give --calibration FILE, or use an rtn recipe")]
     NoCalibrationText {
@@ -120,5 +126,16 @@ impl JobError {
             Self::Interrupted { .. } => 130,
             _ => 2,
         }
+    }
+
+    /// Whether the same job may succeed if it is resumed: after an interruption, or when a disk is no longer full.
+    pub(crate) fn is_worth_resuming(&self) -> bool {
+        matches!(
+            self,
+            Self::Interrupted { .. }
+                | Self::Write { .. }
+                | Self::Checkpoint(CheckpointError::Write { .. })
+                | Self::Quantize(QuantizeError::Journal(_))
+        )
     }
 }

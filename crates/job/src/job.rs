@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::{CheckpointError, Folder, Source, Staging};
-use quench_eval::{Candidate, Comparison, Options, Protocol, Text, compare};
+use quench_eval::{Candidate, Comparison, EvalError, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
 use quench_models::{Decoder, Tokenizer, ids};
 use quench_nn::{Model, Section};
@@ -115,28 +115,57 @@ impl Job {
     /// Quantizes, measures, saves, and reports.
     ///
     /// Finished sections are kept in `OUTPUT.partial` until the result is complete; a run that was interrupted, or that
-    /// failed, is gone on from with `resume`, and gives the same bytes. The result appears whole or not at all.
+    /// could not write, is gone on from with `resume`, and gives the same bytes. A run that failed because of its input
+    /// leaves nothing. The result appears whole or not at all.
     ///
     /// # Errors
     /// Whatever is wrong with the model, the texts, the recipe, the output or the device; [`JobError::Interrupted`] if
     /// `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Report, JobError> {
-        let mut seconds = Seconds::default();
         let dense = Folder::open(&self.model)?;
         if let Some(layer) = save::first_packed(&dense) {
             return Err(JobError::AlreadyQuantized { path: self.model.clone(), layer: layer.to_owned() });
         }
+        if let (Ok(model), Ok(output)) = (self.model.canonicalize(), self.output.canonicalize())
+            && model == output
+        {
+            return Err(JobError::OutputIsModel { path: self.output.clone() });
+        }
         let mut model = quench_models::open(&self.model, &self.device)?;
         let plan = self.plan_for(&model)?;
         let mut staging = self.staging()?;
+        match self.run_in(&mut staging, &dense, &mut model, plan, observe) {
+            Ok(mut report) => {
+                report.output = staging.publish()?;
+                Ok(report)
+            }
+            Err(error) => {
+                // What is wrong with the input will be wrong again; what was taken over from before is not ours to drop.
+                if !error.is_worth_resuming() && !self.resume {
+                    staging.discard()?;
+                }
+                Err(error)
+            }
+        }
+    }
 
+    /// The job inside its staging folder, which is left for the caller to publish or to discard.
+    fn run_in(
+        &self,
+        staging: &mut Staging,
+        dense: &Folder,
+        model: &mut Decoder,
+        plan: Plan,
+        observe: Observe<'_>,
+    ) -> Result<Report, JobError> {
+        let mut seconds = Seconds::default();
         let clock = Instant::now();
-        let texts = Texts::read(self, &plan, &model)?;
+        let texts = Texts::read(self, &plan, model)?;
         seconds.texts = clock.elapsed().as_secs_f64();
 
         let device = format!("{:?}", self.device);
         let work = staging.work();
-        let fingerprint = Fingerprint::new(&dense, &plan, &texts.samples, &device)?;
+        let fingerprint = Fingerprint::new(dense, &plan, &texts.samples, &device)?;
         let mark = work.join("job.json");
         if self.resume && mark.exists() {
             fingerprint.check(&mark, &partial(&work))?;
@@ -144,6 +173,7 @@ impl Job {
             return Err(JobError::NothingToResume { path: partial(&work) });
         }
         fingerprint.write(&mark)?;
+        // From here on a crash leaves what is finished.
         staging.keep();
 
         let interrupted = |error| match error {
@@ -152,7 +182,7 @@ impl Job {
         };
         let clock = Instant::now();
         let mut journal = DiskJournal::new(work.join("result"));
-        let ledger = quantize(&mut model, &plan, &texts.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
+        let ledger = quantize(model, &plan, &texts.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
         let direct = direct(&plan);
         let mut direct_model = None;
         if let Some(direct) = direct.as_ref().filter(|_| !texts.evaluation.is_empty()) {
@@ -164,15 +194,13 @@ impl Job {
         seconds.quantize = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
-        let comparison = self.compare(&mut model, direct_model.as_mut(), &texts, &work, observe)?;
+        let comparison = self.compare(model, direct_model.as_mut(), &texts, &work, observe)?;
         seconds.evaluate = clock.elapsed().as_secs_f64();
 
-        let sections = finished_sections(&journal, &plan, &model)?;
-        let size = size(&dense, &sections, &plan);
-        let gates = match comparison.as_ref().and_then(|comparison| comparison.candidates.first()) {
-            Some(score) => quench_eval::check(&self.recipe.gates, score, size.compression),
-            None => Vec::new(),
-        };
+        let sections = finished_sections(&journal, &plan, model)?;
+        let size = size(dense, &sections, &plan);
+        let score = comparison.as_ref().and_then(|comparison| comparison.candidates.first());
+        let gates = quench_eval::check(&self.recipe.gates, score, size.compression);
         let failed: Vec<String> = gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
         let verdict = match (gates.len(), failed.len()) {
             (0, _) => "none".to_owned(),
@@ -183,7 +211,7 @@ impl Job {
         let clock = Instant::now();
         broken(observe(Step::Phase { name: "save", total: 1 }), &work)?;
         let save = Save {
-            dense: &dense,
+            dense,
             sections: &sections,
             recipe: &self.recipe,
             plan: &plan,
@@ -192,14 +220,12 @@ impl Job {
             max_shard_bytes: MAX_SHARD_BYTES,
         };
         save.write(&staging.model())?;
-        drop(sections);
-        let output = staging.publish()?;
         seconds.save = clock.elapsed().as_secs_f64();
 
         Ok(Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
-            output,
+            output: self.output.clone(),
             device,
             recipe: self.recipe.clone(),
             plan,
@@ -244,17 +270,17 @@ impl Job {
             ..Options::default()
         };
         let mut begun = false;
-        let mut flow = ControlFlow::Continue(());
-        let comparison = compare(&mut dense, &mut candidates, &texts.evaluation, &options, &self.device, &mut |done, of| {
-            if !std::mem::replace(&mut begun, true) && observe(Step::Phase { name: "evaluate", total: of }).is_break() {
-                flow = ControlFlow::Break(());
+        let result = compare(&mut dense, &mut candidates, &texts.evaluation, &options, &self.device, &mut |done, of| {
+            if !std::mem::replace(&mut begun, true) {
+                observe(Step::Phase { name: "evaluate", total: of })?;
             }
-            if observe(Step::Progress { done, of, what: "" }).is_break() {
-                flow = ControlFlow::Break(());
-            }
-        })?;
-        broken(flow, work)?;
-        Ok(Some(comparison))
+            observe(Step::Progress { done, of, what: "" })
+        });
+        match result {
+            Ok(comparison) => Ok(Some(comparison)),
+            Err(EvalError::Interrupted) => Err(JobError::Interrupted { path: partial(work) }),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -279,8 +305,8 @@ fn quantize(
     let mut begun = false;
     let ledger = run(model, plan, batches, journal, &mut |event| match event {
         Event::Section { section, stage, index, total } => {
-            if !std::mem::replace(&mut begun, true) && observe(Step::Phase { name: phase, total }).is_break() {
-                return ControlFlow::Break(());
+            if !std::mem::replace(&mut begun, true) {
+                observe(Step::Phase { name: phase, total })?;
             }
             let what = if plan.stages() > 1 { format!("stage {} {section}", stage + 1) } else { section.to_string() };
             observe(Step::Progress { done: index, of: total, what: &what })

@@ -108,20 +108,13 @@ pub trait QuantBackend: Backend {
 
     /// `x · Wᵀ` or `x · W`, by `side`; `x` `[rows, in or out]` of any float dtype, which the product has too.
     #[fusion(dtype = x, shape = Shape::from([x[0], side.columns(w.layout.shape)[1]]))]
-    fn packed_matmul(
-        x: FloatTensor<Self>,
-        #[extension_type] w: PackedParts<Self>,
-        side: Side,
-    ) -> FloatTensor<Self> {
+    fn packed_matmul(x: FloatTensor<Self>, #[extension_type] w: PackedParts<Self>, side: Side) -> FloatTensor<Self> {
         reference::matmul::<Self>(x, w, side)
     }
 
     /// The rows of `W` named by `rows` `[n]`: `[n, in]`, f32.
     #[fusion(dtype = DType::F32, shape = Shape::from([rows[0], w.layout.shape[1]]))]
-    fn packed_select(
-        rows: IntTensor<Self>,
-        #[extension_type] w: PackedParts<Self>,
-    ) -> FloatTensor<Self> {
+    fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self> {
         reference::select::<Self>(rows, w)
     }
 }

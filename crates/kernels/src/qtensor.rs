@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use burn::backend::Dispatch;
+use burn::backend::ops::FloatTensorOps;
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use quench_format::{Code, Group, Packed, Parts, Scales, Scheme};
 
 use crate::ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
@@ -161,15 +162,17 @@ impl QTensor {
         let [expected, columns] = side.columns(self.shape);
         let mut dims = x.dims();
         assert_eq!(
-            dims[D - 1], expected,
+            dims[D - 1],
+            expected,
             "x {dims:?} does not fit a packed matrix {:?}: its last dimension must be {expected}",
             self.shape
         );
         let rows = dims[..D - 1].iter().product();
-        let x = x.reshape([rows, expected]).into_dispatch();
-        let y = <Dispatch as QuantBackend>::packed_matmul(x, self.parts(), side); // [rows, columns]
         dims[D - 1] = columns;
-        Tensor::<2>::from_dispatch(y).reshape(dims)
+        // Not `Tensor::reshape`: there a 0 does not mean an empty batch but "keep this dimension".
+        let x = Dispatch::float_reshape(x.into_dispatch(), Shape::from([rows, expected]));
+        let y = <Dispatch as QuantBackend>::packed_matmul(x, self.parts(), side); // [rows, columns]
+        Tensor::from_dispatch(Dispatch::float_reshape(y, Shape::from(dims)))
     }
 
     /// The rows of `W` named by `rows` `[n]`, `[n, in]`, f32: an embedding lookup. Only they are decoded.
@@ -181,7 +184,7 @@ impl QTensor {
         Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_select(rows.into_dispatch(), self.parts()))
     }
 
-    fn parts(&self) -> PackedParts<Dispatch> {
+    pub(crate) fn parts(&self) -> PackedParts<Dispatch> {
         PackedParts {
             codes: self.codes.val().into_dispatch(),
             scales: self.scales.val().into_dispatch(),

@@ -170,3 +170,81 @@ mod tests {
         assert_eq!([three.codes, three.words, four.codes, four.words], [32, 3, 8, 1]);
     }
 }
+
+/// The portable bodies on a CPU backend, where its own take their place otherwise.
+#[cfg(all(test, feature = "flex"))]
+mod on_flex {
+    use burn::backend::{Dispatch, Flex};
+    use burn::tensor::{Device, Int, Tensor, TensorData};
+    use quench_format::{Code, Packed, Scales, Scheme};
+
+    use super::*;
+    use crate::QTensor;
+
+    /// A matrix with every code in it, in turn, and an order that is not its own inverse.
+    fn packed(scheme: &str, shape: [usize; 2]) -> Packed {
+        let scheme: Scheme = scheme.parse().expect("a scheme");
+        let [out, columns] = shape;
+        let cycle = |code: Code, n: usize| (0..n).map(|k| (k * 40_503 % code.len()) as u16).collect::<Vec<_>>();
+        let [rows, groups] = scheme.group.scale_shape(shape);
+        let scales = (0..rows * groups).map(|g| (g as f32 - 7.5) / 32.0).collect();
+        let zeros = scheme.code.is_affine().then(|| cycle(scheme.code, rows * groups));
+        let order = (0..columns as u32).map(|j| (j + 3) % columns as u32).collect();
+        let codes = cycle(scheme.code, out * columns);
+        Packed::from_codes(scheme, shape, &codes, Scales::Float(scales), zeros, Some(order)).expect("a matrix")
+    }
+
+    fn parts(packed: &Packed) -> PackedParts<Flex> {
+        let parts = QTensor::from_packed(packed, &Device::flex()).parts();
+        let float =
+            |t: FloatTensor<Dispatch>| Tensor::<2>::from_dispatch(t).try_into_primitive::<Flex>().expect("flex");
+        let int =
+            |t: IntTensor<Dispatch>| Tensor::<2, Int>::from_dispatch(t).try_into_primitive::<Flex>().expect("flex");
+        PackedParts {
+            codes: int(parts.codes),
+            scales: float(parts.scales),
+            levels: match parts.levels {
+                Levels::Signed => Levels::Signed,
+                Levels::Affine(zeros) => Levels::Affine(float(zeros)),
+                Levels::Table(levels) => Levels::Table(float(levels)),
+            },
+            order: match parts.order {
+                Order::Natural => Order::Natural,
+                Order::Permuted(inverse) => Order::Permuted(int(inverse)),
+            },
+            layout: parts.layout,
+        }
+    }
+
+    fn values(tensor: FloatTensor<Flex>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().expect("f32")
+    }
+
+    #[test]
+    fn every_width_decodes_as_the_format_says() {
+        for bits in 1..=16 {
+            for (code, group) in [("int", "32"), ("uint", "13"), ("slog", "tensor"), ("int", "row")] {
+                for shape in [[3, 1], [2, 33], [5, 70], [4, 128]] {
+                    if (code, bits) == ("slog", 1) {
+                        continue;
+                    }
+                    let case = format!("{code}{bits}/{group}/f32");
+                    let packed = packed(&case, shape);
+                    assert_eq!(values(decode(parts(&packed))), packed.decode(), "{case} {shape:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_selected_before_they_are_decoded() {
+        for scheme in ["int4/8/f32", "uint3/8/f32", "nf4/8/f32"] {
+            let packed = packed(scheme, [5, 19]);
+            let rows = Tensor::<1, Int>::from_data(TensorData::from([4, 0, 4]), &Device::flex());
+            let found = values(select(rows.try_into_primitive::<Flex>().expect("flex"), parts(&packed)));
+            let w = packed.decode();
+            let expected = [&w[4 * 19..], &w[..19], &w[4 * 19..]].concat();
+            assert_eq!(found, expected, "{scheme}");
+        }
+    }
+}

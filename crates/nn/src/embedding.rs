@@ -1,7 +1,7 @@
 //! [`Embedding`]: rows of a weight by token id, and the same weight as a head.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 use crate::Weight;
 
@@ -27,8 +27,11 @@ impl Embedding {
         match &self.weight {
             Weight::Dense(w) => burn::tensor::module::embedding(w.val(), ids),
             Weight::Quantized(w) => {
-                let [batch, seq] = ids.dims();
-                let dim = w.shape()[1];
+                let ([batch, seq], [_, dim]) = (ids.dims(), w.shape());
+                if batch * seq == 0 {
+                    // `reshape` reads a 0 as "keep this dimension".
+                    return Tensor::zeros([batch, seq, dim], (&ids.device(), DType::F32));
+                }
                 w.select(ids.reshape([batch * seq])).reshape([batch, seq, dim])
             }
         }
@@ -41,5 +44,37 @@ impl Embedding {
     /// If the last dimension of `x` is not `dim`.
     pub fn as_head(&self, x: Tensor<3>) -> Tensor<3> {
         self.weight.matmul(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use quench_kernels::QTensor;
+
+    use super::*;
+    use crate::testing::{packed, values};
+
+    #[test]
+    fn dense_and_packed_tables_give_the_same_vectors() {
+        let device = Device::flex();
+        let quantized = Embedding::new(QTensor::from_packed(&packed([6, 3]), &device).into());
+        let dense = Embedding::new(Weight::dense(quantized.weight.val()));
+        let ids = Tensor::<2, Int>::from_ints([[5, 0], [1, 5]], &device);
+        let x = quantized.forward(ids.clone());
+        assert_eq!(x.dims(), [2, 2, 3]);
+        assert_eq!(values(x.clone()), values(dense.forward(ids)));
+        assert_eq!(values(x.clone())[..3], packed([6, 3]).decode()[15..]);
+
+        let [logits, expected] = [quantized.as_head(x.clone()), dense.as_head(x)];
+        assert_eq!(logits.dims(), [2, 2, 6]);
+        assert_eq!(values(logits), values(expected));
+    }
+
+    #[test]
+    fn no_ids_give_no_vectors() {
+        let device = Device::flex();
+        let table = Embedding::new(QTensor::from_packed(&packed([6, 3]), &device).into());
+        assert_eq!(table.forward(Tensor::<2, Int>::zeros([2, 0], &device)).dims(), [2, 0, 3]);
     }
 }

@@ -30,6 +30,8 @@ mod embedding;
 mod linear;
 mod model;
 mod tap;
+#[cfg(test)]
+mod testing;
 mod weight;
 
 pub use embedding::Embedding;

@@ -163,3 +163,100 @@ impl LoadError {
         Self(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::testing::values;
+
+    /// Blocks that multiply by a matrix, read when asked for.
+    struct Chain(Vec<Option<Weight>>);
+
+    impl Model for Chain {
+        type Input = Tensor<3>;
+        type Carry = Tensor<3>;
+
+        fn layers(&self) -> Vec<LayerInfo> {
+            let layer = |index| LayerInfo {
+                name: format!("blocks.{index}"),
+                site: format!("blocks.{index}.input"),
+                shape: [2, 2],
+                role: Role::Block,
+                block: Some(index),
+            };
+            (0..self.blocks()).map(layer).collect()
+        }
+
+        fn blocks(&self) -> usize {
+            self.0.len()
+        }
+
+        fn load(&mut self, section: Section) -> Result<(), LoadError> {
+            match section {
+                Section::Block(index) if index >= self.blocks() => Err(LoadError::new(format!("no {section}"))),
+                Section::Block(index) => {
+                    let twice = Tensor::from_floats([[2.0, 0.0], [0.0, 2.0]], &Device::flex());
+                    self.0[index].get_or_insert_with(|| Weight::dense(twice));
+                    Ok(())
+                }
+                Section::Embedding | Section::Head => Ok(()),
+            }
+        }
+
+        fn release(&mut self, section: Section) {
+            if let Section::Block(index) = section {
+                self.0[index] = None;
+            }
+        }
+
+        fn start<T: Tap>(&self, input: Tensor<3>, _: &mut T) -> Tensor<3> {
+            input
+        }
+
+        fn block<T: Tap>(&self, index: usize, x: Tensor<3>, tap: &mut T) -> Tensor<3> {
+            let weight = self.0[index].as_ref().expect("a loaded block");
+            weight.matmul(tap.tap(&format!("blocks.{index}.input"), x))
+        }
+
+        fn finish<T: Tap>(&self, x: Tensor<3>, _: &mut T) -> Tensor<3> {
+            x
+        }
+
+        fn open(&mut self, section: Section) -> Vec<Part<'_>> {
+            let Section::Block(index) = section else { return Vec::new() };
+            let weight = self.0[index].as_mut().expect("a loaded block");
+            vec![Part { name: format!("blocks.{index}"), site: format!("blocks.{index}.input"), weight }]
+        }
+    }
+
+    #[test]
+    fn a_pass_is_start_blocks_finish() {
+        let mut chain = Chain(vec![None, None, None]);
+        for layer in chain.layers() {
+            chain.load(layer.section()).expect("a block");
+        }
+        let x = Tensor::<3>::ones([1, 1, 2], &Device::flex());
+        assert_eq!(values(chain.forward(x.clone(), &mut ())), [8.0, 8.0]);
+
+        for part in chain.open(Section::Block(1)) {
+            *part.weight = Weight::dense(part.weight.val() * 5.0);
+        }
+        assert_eq!(values(chain.forward(x, &mut ())), [40.0, 40.0]);
+    }
+
+    #[test]
+    fn an_error_of_the_reader_is_shown_as_it_is() {
+        let error = Chain(Vec::new()).load(Section::Block(3)).expect_err("there is none");
+        assert_eq!(error.to_string(), "no block 3");
+    }
+
+    #[test]
+    fn a_layer_knows_its_section() {
+        let layer = |role, block| LayerInfo { name: String::new(), site: String::new(), shape: [1, 1], role, block };
+        assert_eq!(layer(Role::Block, Some(2)).section(), Section::Block(2));
+        assert_eq!(layer(Role::Embedding, None).section(), Section::Embedding);
+        assert_eq!(layer(Role::Head, None).section(), Section::Head);
+    }
+}

@@ -30,3 +30,43 @@ impl<T: Tap> Tap for &mut T {
         (**self).tap(site, x)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// Adds a number and remembers where.
+    struct Add(f32, Vec<String>);
+
+    impl Tap for Add {
+        fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
+            self.1.push(site.to_owned());
+            x + self.0
+        }
+    }
+
+    /// Doubles.
+    struct Double;
+
+    impl Tap for Double {
+        fn tap<const D: usize>(&mut self, _: &str, x: Tensor<D>) -> Tensor<D> {
+            x * 2.0
+        }
+    }
+
+    fn read(x: Tensor<1>) -> f32 {
+        x.into_scalar()
+    }
+
+    #[test]
+    fn a_pair_taps_in_turn_and_a_reference_is_a_tap() {
+        let one = Tensor::<1>::ones([1], &Device::flex());
+        let mut add = Add(1.0, Vec::new());
+        assert_eq!(read((&mut add, Double).tap("a", one.clone())), 4.0);
+        assert_eq!(read((Double, &mut add).tap("b", one.clone())), 3.0);
+        assert_eq!(read(().tap("c", one)), 1.0);
+        assert_eq!(add.1, ["a", "b"]);
+    }
+}

@@ -8,6 +8,7 @@ use quench_kernels::QTensor;
 ///
 /// `[out, in]` is the order of PyTorch and of Hugging Face files, and the transpose of Burn's own `Linear`.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing")]
 pub enum Weight {
     /// A float tensor `[out, in]`.
     Dense(Param<Tensor<2>>),
@@ -71,7 +72,55 @@ fn dense_matmul<const D: usize>(x: Tensor<D>, w: Tensor<2>) -> Tensor<D> {
         "x {dims:?} does not fit a weight [{out}, {columns}]: its last dimension must be {columns}"
     );
     let rows = dims[..D - 1].iter().product();
-    let y = x.reshape([rows, columns]).matmul(w.transpose()); // [rows, out]
     dims[D - 1] = out;
-    y.reshape(dims)
+    if rows == 0 {
+        // `reshape` reads a 0 as "keep this dimension", and not every backend multiplies nothing.
+        return Tensor::zeros(dims, (&x.device(), x.dtype()));
+    }
+    x.reshape([rows, columns]).matmul(w.transpose()).reshape(dims)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use quench_kernels::QTensor;
+
+    use super::*;
+    use crate::testing::{packed, values};
+
+    #[test]
+    fn dense_and_packed_multiply_alike() {
+        let device = Device::flex();
+        let packed = packed([3, 5]);
+        let quantized = Weight::from(QTensor::from_packed(&packed, &device));
+        let dense = Weight::dense(quantized.val());
+        assert!(quantized.is_quantized() && !dense.is_quantized());
+        assert_eq!((dense.shape(), quantized.shape()), ([3, 5], [3, 5]));
+        assert_eq!(values(dense.val()), packed.decode());
+
+        let x = Tensor::<1, burn::tensor::Int>::arange(0..20, &device).float().reshape([2, 2, 5]);
+        let [y, z] = [dense.matmul(x.clone()), quantized.matmul(x.clone())];
+        assert_eq!((y.dims(), z.dims()), ([2, 2, 3], [2, 2, 3]));
+        assert_eq!(values(y.clone()), values(z));
+
+        let first = x.slice([0..1, 0..1]).reshape([5]);
+        assert_eq!(values(dense.matmul(first)), values(y)[..3]);
+    }
+
+    #[test]
+    fn an_empty_batch_stays_empty() {
+        let device = Device::flex();
+        let dense = Weight::dense(Tensor::ones([3, 5], &device));
+        let packed = Weight::from(QTensor::from_packed(&packed([3, 5]), &device));
+        for weight in [dense, packed] {
+            assert_eq!(weight.matmul(Tensor::<3>::zeros([2, 0, 5], &device)).dims(), [2, 0, 3]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "x [2, 4] does not fit a weight [3, 5]")]
+    fn a_wrong_shape_names_both() {
+        let device = Device::flex();
+        Weight::dense(Tensor::ones([3, 5], &device)).matmul(Tensor::<2>::ones([2, 4], &device));
+    }
 }

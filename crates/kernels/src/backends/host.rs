@@ -109,10 +109,7 @@ impl<'a> Matrix<'a> {
             .par_chunks_exact_mut(self.columns)
             .with_min_len(TASK.div_ceil(self.columns))
             .enumerate()
-            .for_each_init(
-                || scratch.clone(),
-                |scratch, (index, values)| self.row(of(index), scratch, values),
-            );
+            .for_each_init(|| scratch.clone(), |scratch, (index, values)| self.row(of(index), scratch, values));
         values
     }
 
