@@ -88,6 +88,9 @@ fn table() -> Vec<Case> {
     // Above the sizes from which backends tile and share among threads.
     add("int4/128/f16", [300, 515], 70, Natural);
     add("uint5/64/f16", [259, 384], 33, Permuted);
+    // Above the size that a host product decodes at a time.
+    add("int4/128/f16", [1100, 1000], 3, Permuted);
+    add("uint3/100/f32", [2100, 513], 2, Natural);
     cases
 }
 

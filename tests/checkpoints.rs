@@ -63,7 +63,7 @@ fn the_specification_is_enough_to_read_a_layer() {
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let manifest: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["quench"]).unwrap();
     assert_eq!(manifest["version"], json!(1));
-    let layer = json!({"scheme": {"code": "uint3", "group": "4", "scale": "f16"}, "shape": [2, 9]});
+    let layer = json!({"scheme": {"code": "uint3", "group": 4, "scale": "f16"}, "shape": [2, 9]});
     assert_eq!(manifest["layers"][LAYER], layer);
 
     let file = SafeTensors::deserialize(&bytes).unwrap();

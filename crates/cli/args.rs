@@ -61,8 +61,10 @@ Examples:
       One text to calibrate on, another to measure with.
   quench quantize ./Llama-3.2-1B --recipe rtn-int4-g128
       Plain rounding needs no calibration text.
-  quench quantize ./gemma-3-1b --calibration en=en.txt de=de.txt --eval en=en2.txt de=de2.txt --json report.json
+  quench quantize ./gemma-3-1b --calibration en=a.txt de=b.txt --eval en=c.txt de=d.txt --json r.json
       Equal tokens of each language, a table of the loss in each, and the report as JSON.
+  quench quantize ./gemma-3-1b --calibration texts/calibration --eval texts/evaluation
+      The same with folders in which the files are called en.txt, de.txt, ...
   quench quantize ./Llama-3.2-1B --calibration wiki.txt --dry-run > plan.toml
   quench quantize ./Llama-3.2-1B --calibration wiki.txt --plan plan.toml
       Prints the plan, layer by layer; after editing, carries it out.

@@ -10,8 +10,8 @@ use quench::models::{Tokenizer, open};
 use serde::Serialize;
 
 use crate::args::Eval;
-use crate::interrupt;
 use crate::failure::Outcome;
+use crate::interrupt;
 use crate::json::Target;
 use crate::model::{self, Texts};
 use crate::progress::Progress;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use anyhow::bail;
 use burn::tensor::Device;
 use quench::models::text::TextSource;
 use quench::models::{Decoder, Tokenizer, open, spark};
@@ -11,7 +12,10 @@ use quench::models::{Decoder, Tokenizer, open, spark};
 pub const SPARK: &str = "spark";
 
 /// What the embedded model is asked to continue.
-pub const SPARK_PROMPT: &str = "Once upon a time";
+pub const SPARK_PROMPT: &str = "Once upon a time there was";
+
+/// Calibration sequences that the embedded texts have enough tokens for, in two languages.
+pub const SPARK_SAMPLES: usize = 64;
 
 /// Which of the embedded texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +32,20 @@ pub fn is_spark(model: &Path) -> bool {
 }
 
 /// The folder of the model; the embedded one is unpacked.
+///
+/// # Errors
+/// If there is no such folder, or the embedded model cannot be written.
 pub fn folder(model: &Path) -> anyhow::Result<Cow<'_, Path>> {
-    Ok(if is_spark(model) { Cow::Owned(spark::unpack()?) } else { Cow::Borrowed(model) })
+    if is_spark(model) {
+        return Ok(Cow::Owned(spark::unpack()?));
+    }
+    if !model.exists() {
+        bail!(
+            "there is no {}; a model is a folder as downloaded from Hugging Face, or the word `{SPARK}`",
+            model.display()
+        );
+    }
+    Ok(Cow::Borrowed(model))
 }
 
 /// The texts of the embedded model: a folder with a file per language.
@@ -43,7 +59,8 @@ pub fn spark_texts(texts: Texts) -> anyhow::Result<TextSource> {
 
 /// The last part of the model's path, for a file name: `Llama-3.2-1B`.
 pub fn name(model: &Path) -> String {
-    let whole = if is_spark(model) { model.to_owned() } else { model.canonicalize().unwrap_or_else(|_| model.to_owned()) };
+    let whole =
+        if is_spark(model) { model.to_owned() } else { model.canonicalize().unwrap_or_else(|_| model.to_owned()) };
     whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -63,7 +80,9 @@ mod tests {
     fn names() {
         let here = std::env::current_dir().unwrap();
         let own = here.file_name().unwrap().to_string_lossy().into_owned();
-        for (path, expected) in [("spark", "spark"), ("a/Llama-3.2-1B", "Llama-3.2-1B"), ("b/", "b"), (".", own.as_str()), ("/", "model")] {
+        for (path, expected) in
+            [("spark", "spark"), ("a/Llama-3.2-1B", "Llama-3.2-1B"), ("b/", "b"), (".", own.as_str()), ("/", "model")]
+        {
             assert_eq!(name(Path::new(path)), expected, "{path}");
         }
     }

@@ -82,16 +82,25 @@ fn asked(arguments: &Quantize) -> anyhow::Result<(Recipe, Option<Plan>)> {
     };
     let calibration = &mut recipe.calibration;
     calibration.seed = arguments.seed.unwrap_or(calibration.seed);
-    calibration.samples = arguments.samples.unwrap_or(calibration.samples);
+    calibration.samples = match arguments.samples {
+        Some(samples) => samples,
+        None if own_texts(&arguments.calibration, arguments) => calibration.samples.min(model::SPARK_SAMPLES),
+        None => calibration.samples,
+    };
     calibration.length = arguments.length.unwrap_or(calibration.length);
     Ok((recipe, plan))
 }
 
 fn given(named: &[TextSource], arguments: &Quantize, own: Texts) -> anyhow::Result<Vec<TextSource>> {
-    if named.is_empty() && model::is_spark(&arguments.model) {
+    if own_texts(named, arguments) {
         return texts::sources(&[model::spark_texts(own)?]);
     }
     texts::sources(named)
+}
+
+/// Whether the embedded model is given its own texts.
+fn own_texts(named: &[TextSource], arguments: &Quantize) -> bool {
+    named.is_empty() && model::is_spark(&arguments.model)
 }
 
 fn prompt(arguments: &Quantize) -> Option<String> {

@@ -2,22 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use memmap2::MmapOptions;
-use serde::Deserialize;
 
 use crate::header::Header;
+use crate::index::{INDEX, WEIGHTS, read_index};
 use crate::manifest::Sha256Sum;
 use crate::source::{Source, TensorInfo, TensorView};
 use crate::{CheckpointError, Manifest};
-
-/// The weights of a folder that are not sharded.
-pub const WEIGHTS: &str = "model.safetensors";
-
-/// The index of a sharded folder.
-pub const INDEX: &str = "model.safetensors.index.json";
 
 /// Metadata keys that begin so are ours, and must be the same in all shards.
 const OWN_KEYS: &str = "quench";
@@ -198,28 +192,6 @@ impl Source for Folder {
     fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// Which shard holds which tensor.
-fn read_index(index: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let wrong = |reason: String| CheckpointError::Index { file: index.to_path_buf(), reason };
-    let text = fs::read(index).map_err(|source| CheckpointError::Read { file: index.to_path_buf(), source })?;
-    let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-    if weight_map.is_empty() {
-        return Err(wrong("it names no tensor".into()));
-    }
-    for shard in weight_map.values() {
-        // A name such as ../../secret would leave the folder.
-        let mut parts = Path::new(shard).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(wrong(format!("`{shard}` is not the name of a file in its folder")));
-        }
-    }
-    Ok(weight_map)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ mod error;
 mod file;
 mod folder;
 mod header;
+mod index;
 mod manifest;
 pub mod native;
 mod shard;
@@ -61,7 +62,8 @@ mod writer;
 
 pub use error::CheckpointError;
 pub use file::{AtomicFile, write_atomically};
-pub use folder::{Folder, INDEX, WEIGHTS};
+pub use folder::Folder;
+pub use index::{INDEX, WEIGHTS};
 pub use manifest::{FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
 pub use safetensors::Dtype;
 pub use source::{Source, TensorInfo, TensorView};

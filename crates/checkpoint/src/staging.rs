@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::CheckpointError;
 use crate::file::sync_folder;
-use crate::folder::{INDEX, WEIGHTS};
+use crate::index::{INDEX, WEIGHTS};
 
 /// Work on an output folder in a folder beside it, and publication by renaming.
 ///

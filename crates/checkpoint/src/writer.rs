@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use quench_format::Packed;
 use safetensors::Dtype;
-use serde::Serialize;
 
 use crate::file::{AtomicFile, write_atomically};
-use crate::folder::{INDEX, WEIGHTS};
 use crate::header::METADATA_KEY;
+use crate::index::{INDEX, WEIGHTS, index_text, is_shard_name, shard_name};
 use crate::manifest::{Layer, MANIFEST_KEY};
 use crate::native::{self, Piece};
 use crate::shard::{Shard, Slot};
@@ -291,14 +290,6 @@ fn write_shard(
     shard.seal()
 }
 
-/// The name of shard `at` of `shards`, counted from 1, as `transformers` has it.
-fn shard_name(at: usize, shards: usize) -> String {
-    match shards {
-        1 => WEIGHTS.to_owned(),
-        _ => format!("model-{at:05}-of-{shards:05}.safetensors"),
-    }
-}
-
 /// Removes the weight files of an earlier checkpoint that the new one does not replace, and its index.
 fn remove_others(folder: &Path, names: &[String]) -> Result<(), CheckpointError> {
     let failed = |file: &Path, source| CheckpointError::Write { file: file.to_path_buf(), source };
@@ -311,30 +302,6 @@ fn remove_others(folder: &Path, names: &[String]) -> Result<(), CheckpointError>
         }
     }
     Ok(())
-}
-
-/// True for `model-00001-of-00002.safetensors` and its like.
-fn is_shard_name(name: &str) -> bool {
-    let number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-    numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(at, of)| number(at) && number(of))
-}
-
-fn index_text(map: &BTreeMap<String, String>, total: u64, index: &Path) -> Result<Vec<u8>, CheckpointError> {
-    #[derive(Serialize)]
-    struct Index<'a> {
-        metadata: Total,
-        weight_map: &'a BTreeMap<String, String>,
-    }
-    #[derive(Serialize)]
-    struct Total {
-        total_size: u64,
-    }
-    let index_of = Index { metadata: Total { total_size: total }, weight_map: map };
-    let mut text = serde_json::to_vec_pretty(&index_of)
-        .map_err(|error| CheckpointError::Write { file: index.to_path_buf(), source: error.into() })?;
-    text.push(b'\n');
-    Ok(text)
 }
 
 #[cfg(test)]

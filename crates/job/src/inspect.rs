@@ -97,7 +97,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
-    rows.sort_by(|a, b| natural(&a.layer).cmp(&natural(&b.layer)));
+    rows.sort_by_key(|row| natural(&row.layer));
     for row in &mut rows {
         row.bits_per_weight = bits(row.bytes, elements(&row.shape));
     }

@@ -6,11 +6,15 @@ use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use super::host::{self, HostBackend};
-use crate::ops::{PackedParts, QuantBackend};
+use crate::ops::{PackedParts, QuantBackend, Side};
 
 impl QuantBackend for Flex {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
         host::decode(w)
+    }
+
+    fn packed_matmul(x: FloatTensor<Self>, w: PackedParts<Self>, side: Side) -> FloatTensor<Self> {
+        host::matmul(x, w, side)
     }
 
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {

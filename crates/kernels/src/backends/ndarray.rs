@@ -7,11 +7,15 @@ use burn::backend::{NdArray, TensorMetadata};
 use burn_ndarray::NdArrayTensor;
 
 use super::host::{self, HostBackend};
-use crate::ops::{PackedParts, QuantBackend};
+use crate::ops::{PackedParts, QuantBackend, Side};
 
 impl QuantBackend for NdArray {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
         host::decode(w)
+    }
+
+    fn packed_matmul(x: FloatTensor<Self>, w: PackedParts<Self>, side: Side) -> FloatTensor<Self> {
+        host::matmul(x, w, side)
     }
 
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {
