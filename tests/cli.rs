@@ -165,6 +165,12 @@ fn truncate(file: &Path) {
     fs::write(file, &bytes[..bytes.len() - 100]).unwrap();
 }
 
+/// More tokens than the model's context of 256.
+const LONG_PROMPT: &str = match std::str::from_utf8(&[b'a'; 300]) {
+    Ok(prompt) => prompt,
+    Err(_) => "",
+};
+
 fn bad_inputs() -> Vec<Bad> {
     let bad = |name, spoil: fn(&Bench), expected| Bad { name, spoil, arguments: quantize(&TEXTS), expected };
     let called = |name, arguments: &[&'static str], expected| Bad {
@@ -254,6 +260,7 @@ fn bad_inputs() -> Vec<Bad> {
         called("inspect of nothing", &["inspect", "absent"], &["absent"]),
         called("inspect of no checkpoint", &["inspect", "recipe.toml"], &["recipe.toml"]),
         called("generate without prompt", &["generate", "model"], &["--prompt"]),
+        called("prompt beyond the context", &["generate", "model", "--prompt", LONG_PROMPT], &["256"]),
         called("generate of nothing", &["generate", "absent", "--prompt", "x"], &["absent"]),
         called("print of an unknown recipe", &["recipes", "rtn-int9"], &["rtn-int9", "rtn-int8"]),
     ]
@@ -412,6 +419,7 @@ fn a_cascade_is_shown_beside_direct_quantization() {
     assert!(out.contains("cascade") && out.contains("direct"), "{out}");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_full_disk_is_one_error_and_the_output_does_not_appear() {
     let bench = Bench::new();
@@ -445,10 +453,12 @@ fn a_full_device_for_the_report_is_an_error_and_the_model_is_saved() {
 }
 
 /// A disk of its own, where the test may make one.
+#[cfg(unix)]
 struct SmallDisk {
     folder: PathBuf,
 }
 
+#[cfg(unix)]
 impl SmallDisk {
     fn mount(folder: &Path, size: &str) -> Option<Self> {
         fs::create_dir(folder).unwrap();
@@ -458,6 +468,7 @@ impl SmallDisk {
     }
 }
 
+#[cfg(unix)]
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg(&self.folder).output();

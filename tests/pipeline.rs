@@ -12,7 +12,7 @@ use quench::models::text::TextSource;
 use quench::models::{ids, open};
 use quench::nn::Model;
 use quench::quantize::Recipe;
-use support::{Sizes, text, write_model};
+use support::{Sizes, text, write_model, write_sharded_model};
 use tempfile::TempDir;
 
 const SIZES: Sizes = Sizes { hidden: 32, intermediate: 48, blocks: 3 };
@@ -149,6 +149,18 @@ fn interrupted_anywhere_and_resumed_gives_the_same_bytes() {
         }
         assert!(stop_after > 20, "{kind}: too few steps to interrupt");
     }
+}
+
+/// Where the weights lie makes no difference to what is done with them.
+#[test]
+fn a_sharded_model_gives_the_same_checkpoint() {
+    let place = Place::new();
+    place.job("whole", RULE).run(&mut go).unwrap();
+    let mut job = place.job("sharded", RULE);
+    job.model = place.path("shards");
+    write_sharded_model(&job.model, SIZES, 7);
+    job.run(&mut go).unwrap();
+    assert!(files(&place.path("whole")) == files(&place.path("sharded")));
 }
 
 #[test]

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::args::Eval;
 use crate::failure::Outcome;
-use crate::interrupt;
 use crate::json::Target;
 use crate::model::{self, Texts};
 use crate::progress::Progress;
@@ -62,7 +61,8 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
             progress.phase("evaluate", of);
         }
         progress.step(done, "");
-        interrupt::flow()
+        // Nothing is kept of an evaluation, so Ctrl-C just ends the program.
+        ControlFlow::Continue(())
     };
     let scores = match &against {
         None => Measured::Scores(perplexity(&mut model, &texts, &options, &device, &mut observe)?),

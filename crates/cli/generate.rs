@@ -34,24 +34,24 @@ pub fn run(arguments: &Generate) -> anyhow::Result<Outcome> {
     };
 
     let ids = tokenizer.encode(prompt, true)?;
-    let mut out = io::stdout().lock();
     let mut stream = tokenizer.stream();
-    let mut written: anyhow::Result<()> = Ok(());
-    write!(out, "{prompt}")?;
-    out.flush()?;
     // The stream has seen the prompt, so that the first new token gets the space before it.
     for id in &ids {
         stream.push(*id)?;
     }
+    let mut out = io::stdout().lock();
+    let mut written: anyhow::Result<()> = Ok(());
+    // The prompt is shown with the first token: one that cannot be continued is an error and nothing else.
+    let mut before = prompt;
     generate(&decoder, &ids, &sampling, tokenizer.eos(), |id| {
         written = stream.push(id).map_err(Into::into).and_then(|text| {
-            write!(out, "{}", text.unwrap_or_default())?;
+            write!(out, "{}{}", std::mem::take(&mut before), text.unwrap_or_default())?;
             Ok(out.flush()?)
         });
         if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     written?;
-    writeln!(out)?;
+    writeln!(out, "{before}")?;
     Ok(Outcome::Done)
 }
 

@@ -42,5 +42,7 @@ fn text(inspection: &Inspection, verbose: bool) -> String {
     lines.push(["bits per weight".to_owned(), bits]);
     lines.extend(inspection.recipe.iter().map(|recipe| ["recipe".to_owned(), recipe.clone()]));
     lines.extend(inspection.gates.iter().map(|gates| ["gates".to_owned(), gates.clone()]));
-    format!("{}\n{}", layers::table(&layers.collect::<Vec<_>>(), verbose), table::aligned(&lines))
+    let layers: Vec<Layer> = layers.collect();
+    let legend = if layers.iter().any(|layer| layer.weight_snr_db.is_some()) { layers::LEGEND } else { "" };
+    format!("{}{legend}\n{}", layers::table(&layers, verbose), table::aligned(&lines))
 }

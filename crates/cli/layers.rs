@@ -29,6 +29,9 @@ impl Layer {
     }
 }
 
+/// What the columns of [`table`] are.
+pub const LEGEND: &str = "bits per weight, scales included; signal-to-noise ratio of weights and of outputs on calibration text: mean (worst)\n";
+
 /// One line per layer if `every`, else one per kind, shape and scheme.
 pub fn table(layers: &[Layer], every: bool) -> String {
     let mut groups: Vec<(String, Vec<&Layer>)> = Vec::new();
@@ -48,13 +51,13 @@ pub fn table(layers: &[Layer], every: bool) -> String {
     let rows: Vec<[String; 8]> = groups.iter().map(|(kind, members)| row(kind, members)).collect();
     let columns = [
         Column::Text("layer"),
-        Column::Number("count"),
+        Column::Number("n"),
         Column::Text("shape"),
         Column::Text("scheme"),
         Column::Text("method"),
-        Column::Number("bits/weight"),
-        Column::Number("weight SNR, dB"),
-        Column::Number("output SNR, dB"),
+        Column::Number("bits"),
+        Column::Number("weight dB"),
+        Column::Number("output dB"),
     ];
     table::markdown(columns, &rows)
 }
@@ -83,13 +86,13 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The mean, and the worst where it is another: `21.3 (min 19.8)`.
+/// The mean, and the worst of several: `21.3 (19.8)`.
 fn decibels(values: &[f64]) -> String {
     let worst = values.iter().copied().fold(f64::INFINITY, f64::min);
     match mean(values) {
         None => String::new(),
         Some(mean) if values.len() == 1 => format!("{mean:.1}"),
-        Some(mean) => format!("{mean:.1} (min {worst:.1})"),
+        Some(mean) => format!("{mean:.1} ({worst:.1})"),
     }
 }
 
@@ -119,12 +122,12 @@ mod tests {
         ];
         let table = super::table(&layers, false);
         assert!(
-            table.contains("| model.layers.*.mlp.up_proj |     2 | [4, 8] | int4   |       4.250 | 19.0 (min 18.0) |"),
+            table.contains("| model.layers.*.mlp.up_proj | 2 | [4, 8] | int4   | 4.250 | 19.0 (18.0) |"),
             "{table}"
         );
-        assert!(table.contains("| model.layers.2.mlp.up_proj |       | [4, 8] | int8   |"), "{table}");
+        assert!(table.contains("| model.layers.2.mlp.up_proj |   | [4, 8] | int8   |"), "{table}");
         assert_eq!(table.lines().count(), 5);
-        assert!(!table.contains("method") && !table.contains("output SNR"), "empty columns are left out\n{table}");
+        assert!(!table.contains("method") && !table.contains("output dB"), "empty columns are left out\n{table}");
         assert_eq!(super::table(&layers, true).lines().count(), 6);
     }
 }

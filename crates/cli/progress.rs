@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Steps of the bar per unit of work: batches and layers move it within a block.
 const FINE: u64 = 1000;
@@ -29,7 +29,7 @@ impl Progress {
         (self.done, self.what) = (0, String::new());
         if self.visible {
             let bar = ProgressBar::with_draw_target(Some(total as u64 * FINE), ProgressDrawTarget::stderr());
-            bar.set_style(style());
+            bar.set_style(style(UNDER_WAY));
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(std::time::Duration::from_millis(500));
             self.bar = Some(bar);
@@ -46,21 +46,21 @@ impl Progress {
     /// Within the step: `done` of `of` batches have passed. They are taken for half of the step.
     pub fn batches(&mut self, done: usize, of: usize) {
         let within = FINE / 2 * done as u64 / of.max(1) as u64;
-        let message = format!("{}, batch {done}/{of}", self.what);
-        self.show(self.done + within, message.trim_start_matches(", "));
+        self.show(self.done + within, &message(&self.what, &format!("batch {done}/{of}")));
     }
 
     /// Within the step: something smaller is finished, and named.
-    pub fn detail(&mut self, what: &str) {
+    pub fn detail(&mut self, detail: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(what.to_owned());
+            bar.set_message(message(&self.what, detail));
         }
     }
 
-    /// Ends the current phase.
+    /// Ends the current phase; its line stays, with the time that it took.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish_with_message(format!("{} s", bar.elapsed().as_secs()));
+            bar.set_style(style("{prefix:>17} [{bar:20}] {steps} in {elapsed}"));
+            bar.finish();
         }
     }
 
@@ -81,18 +81,28 @@ impl Drop for Progress {
     }
 }
 
-fn style() -> ProgressStyle {
-    let template = "{prefix:>18} [{bar:24}] {steps} {rate} ETA {eta} {wide_msg}";
+const UNDER_WAY: &str = "{prefix:>17} [{bar:20}] {steps} {rate} ETA {left} {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    // What is written here is memory of indicatif's, and does not fail.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
         .with_key("steps", |state: &ProgressState, out: &mut dyn Write| {
-            // A writer of indicatif does not fail.
             let _ = write!(out, "{}/{}", state.pos() / FINE, state.len().unwrap_or_default() / FINE);
         })
         .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{}", rate(state.per_sec() / FINE as f64));
+            let _ = out.write_str(&rate(state.per_sec() / FINE as f64));
         })
+        .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
+            // Before the first step there is nothing to estimate from.
+            let left = if state.pos() == 0 { "-".to_owned() } else { format!("{:#}", HumanDuration(state.eta())) };
+            let _ = out.write_str(&left);
+        })
+}
+
+fn message(what: &str, detail: &str) -> String {
+    if what.is_empty() { detail.to_owned() } else { format!("{what}, {detail}") }
 }
 
 /// Steps per second, or seconds per step where that is the larger number.
@@ -117,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_template_is_valid() {
-        assert!(ProgressStyle::with_template("{prefix:>18} [{bar:24}] {steps} {rate} ETA {eta} {wide_msg}").is_ok());
+        assert!(ProgressStyle::with_template(UNDER_WAY).is_ok());
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn carry_out(job: &Job, quiet: bool) -> Result<Report, JobError> {
             Step::Phase { name, total } => progress.phase(name, total),
             Step::Progress { done, what, .. } => progress.step(done, what),
             Step::Batches { done, of } => progress.batches(done, of),
-            Step::Layer(entry) => progress.detail(&entry.layer),
+            Step::Layer(entry) => progress.detail(entry.layer.rsplit('.').next().unwrap_or(&entry.layer)),
             Step::Resumed { sections } => progress.detail(&format!("{sections} sections from the interrupted run")),
         }
         interrupt::flow()

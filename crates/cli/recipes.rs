@@ -19,13 +19,11 @@ pub fn run(arguments: &Recipes) -> anyhow::Result<Outcome> {
 fn list() -> anyhow::Result<String> {
     let mut lines = Vec::new();
     for (name, _) in recipes::all() {
-        let default = if *name == recipes::DEFAULT { " (default)" } else { "" };
-        lines.push([(*name).to_owned(), format!("{}{default}", recipes::find(name)?.about)]);
+        lines.push([(*name).to_owned(), recipes::find(name)?.about]);
     }
-    let example = recipes::DEFAULT;
+    let (lines, default) = (table::aligned(&lines), recipes::DEFAULT);
     Ok(format!(
-        "{}\n`quench recipes {example} > my.toml` is a start for your own; --recipe my.toml uses it.\n",
-        table::aligned(&lines)
+        "{lines}\nWithout --recipe it is {default}. To make your own: `quench recipes {default} > my.toml`, edit, --recipe my.toml\n"
     ))
 }
 

@@ -11,8 +11,7 @@ use crate::table;
 
 /// The report in words and tables; every layer if `verbose`.
 pub fn report(report: &Report, verbose: bool) -> String {
-    let mut text = layers::table(&planned(report), verbose);
-    text.push('\n');
+    let mut text = format!("{}{}\n", layers::table(&planned(report), verbose), layers::LEGEND);
     text.push_str(&table::aligned(&figures(report)));
     if let Some(comparison) = &report.comparison {
         if comparison.candidates.len() > 1 || !comparison.dense.languages.is_empty() {

@@ -32,17 +32,17 @@ pub struct Text {
 }
 
 impl Language {
-    /// Draws `training` bytes to learn from, and twice `held_out` bytes kept apart.
+    /// Draws `training` bytes to learn from, `held_out` bytes for evaluation and twice as many for calibration.
     pub fn text(&self, seed: u64, training: usize, held_out: usize) -> Result<Text> {
         let grammar = Grammar::parse(self.grammar).map_err(|error| format!("grammar {}: {error}", self.code))?;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut seen = HashSet::new();
-        let mut draw = |bytes: usize, apart: bool| -> Result<Vec<String>> {
+        let mut draw = |bytes: usize, apart: bool, learned: &HashSet<&String>| -> Result<Vec<String>> {
             let (mut lines, mut size) = (Vec::new(), 0);
             while size < bytes {
                 let line = grammar.document(&mut random)?;
                 // Held-out lines are all different. Training lines may repeat one another, but none of those.
-                if seen.contains(&line) || (apart && !seen.insert(line.clone())) {
+                if learned.contains(&line) || seen.contains(&line) || (apart && !seen.insert(line.clone())) {
                     continue;
                 }
                 size += line.len() + 1;
@@ -50,9 +50,12 @@ impl Language {
             }
             Ok(lines)
         };
-        let evaluation = draw(held_out, true)?;
-        let calibration = draw(held_out, true)?;
-        Ok(Text { training: draw(training, false)?, calibration, evaluation })
+        let evaluation = draw(held_out, true, &HashSet::new())?;
+        let mut calibration = draw(held_out, true, &HashSet::new())?;
+        let training = draw(training, false, &HashSet::new())?;
+        // A default recipe wants more than one file's worth; drawn last, so that nothing before it changes.
+        calibration.extend(draw(held_out, true, &training.iter().collect())?);
+        Ok(Text { training, calibration, evaluation })
     }
 }
 

@@ -90,10 +90,11 @@ impl Naive<'_> {
                 };
                 let weights: Row = seen.iter().map(score).collect();
                 let total: f64 = weights.iter().sum();
-                for d in shared * config.head_dim..(shared + 1) * config.head_dim {
+                let columns = shared * config.head_dim..(shared + 1) * config.head_dim;
+                mixed.extend(columns.map(|d| {
                     let value: f64 = seen.iter().zip(&weights).map(|(j, w)| w * projected[*j][2][d]).sum();
-                    mixed.push(value / total);
-                }
+                    value / total
+                }));
             }
             outputs.push(self.linear(&format!("{path}.o_proj"), &mixed));
         }

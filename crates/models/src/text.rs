@@ -275,7 +275,7 @@ mod tests {
             ("empty.txt", b"", "empty"),
             ("blank.txt", b" \n\t\n", "empty"),
             ("binary.txt", b"ab\x00c", "zero byte at 2"),
-            ("latin.txt", b"caf\xe9 au lait", "UTF-8 from byte 3"),
+            ("latin.txt", b"ab\xe9", "UTF-8 from byte 2"),
         ];
         for (name, bytes, reason) in cases {
             let path = folder.path().join(name);
