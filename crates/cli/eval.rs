@@ -54,6 +54,13 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     };
     let options = Options { protocol, bos: tokenizer.bos(), ..Options::default() };
     let mut model = open(&folder, &device)?;
+    let context = model.config().max_positions;
+    if arguments.length > context {
+        bail!(
+            "windows of {} tokens are longer than the context of the model; give --length {context} or less",
+            arguments.length
+        );
+    }
     let mut progress = Progress::new(arguments.quiet);
     let mut begun = false;
     let mut observe = |done, of| {

@@ -29,7 +29,7 @@ impl Layer {
     }
 }
 
-/// What the columns of [`table`] are.
+/// What the columns of the table are.
 pub const LEGEND: &str = "bits per weight, scales included; signal-to-noise ratio of weights and of outputs on calibration text: mean (worst)\n";
 
 /// One line per layer if `every`, else one per kind, shape and scheme.

@@ -1,4 +1,4 @@
-//! The command line: arguments → command → exit code.
+//! The command line: from arguments to a command to an exit code.
 //!
 //! Each subcommand is a file of its name. Results go to standard output; progress and the one line of an error go to
 //! standard error.

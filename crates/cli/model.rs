@@ -14,9 +14,6 @@ pub const SPARK: &str = "spark";
 /// What the embedded model is asked to continue.
 pub const SPARK_PROMPT: &str = "Once upon a time there was";
 
-/// Calibration sequences that the embedded texts have enough tokens for, in two languages.
-pub const SPARK_SAMPLES: usize = 64;
-
 /// Which of the embedded texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Texts {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use quench::job::{Job, JobError, Overwrite, Report, Step, recipes};
 use quench::models::text::TextSource;
 use quench::quantize::{Plan, Recipe};
@@ -24,11 +24,6 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
     let calibration = given(&arguments.calibration, arguments, Texts::Calibration)?;
     let evaluation = given(&arguments.eval, arguments, Texts::Evaluation)?;
     let model = model::folder(&arguments.model)?.into_owned();
-    if let (Ok(from), Ok(to)) = (model.canonicalize(), output.canonicalize())
-        && from == to
-    {
-        bail!("--output {} is the folder of the model itself; choose another", output.display());
-    }
     let device = arguments.device.resolve()?;
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
     let job = Job { model, output, recipe, plan, device, calibration, evaluation, overwrite, resume: arguments.resume };
@@ -82,11 +77,7 @@ fn asked(arguments: &Quantize) -> anyhow::Result<(Recipe, Option<Plan>)> {
     };
     let calibration = &mut recipe.calibration;
     calibration.seed = arguments.seed.unwrap_or(calibration.seed);
-    calibration.samples = match arguments.samples {
-        Some(samples) => samples,
-        None if own_texts(&arguments.calibration, arguments) => calibration.samples.min(model::SPARK_SAMPLES),
-        None => calibration.samples,
-    };
+    calibration.samples = arguments.samples.unwrap_or(calibration.samples);
     calibration.length = arguments.length.unwrap_or(calibration.length);
     Ok((recipe, plan))
 }

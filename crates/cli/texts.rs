@@ -87,7 +87,7 @@ mod tests {
         }
         let given = TextSource::new(folder.path());
         let languages = |argument: &TextSource| -> Vec<_> {
-            sources(&[argument.clone()]).unwrap().into_iter().map(|source| source.language).collect()
+            sources(std::slice::from_ref(argument)).unwrap().into_iter().map(|source| source.language).collect()
         };
         assert_eq!(languages(&given), [Some("de".to_owned()), Some("en".to_owned())]);
         // With a language of its own it is one source, and so it is with a file that is named for none.

@@ -264,7 +264,7 @@ impl Job {
         let mut candidates = vec![Candidate { name: name.to_owned(), model: quantized }];
         candidates.extend(direct.map(|model| Candidate { name: "direct".to_owned(), model }));
         let options = Options {
-            protocol: texts.protocol(&self.recipe),
+            protocol: texts.protocol(&self.recipe, dense.config().max_positions),
             bos: texts.bos,
             batch: self.recipe.evaluation.batch,
             ..Options::default()
@@ -377,11 +377,12 @@ impl Texts {
         })
     }
 
-    fn protocol(&self, recipe: &Recipe) -> Protocol {
+    /// The recipe's protocol, in windows that the model's context can hold.
+    fn protocol(&self, recipe: &Recipe, context: usize) -> Protocol {
         let evaluation = &recipe.evaluation;
         Protocol {
-            length: evaluation.length,
-            stride: evaluation.stride,
+            length: evaluation.length.min(context),
+            stride: evaluation.stride.min(context),
             windows: Some(evaluation.windows),
             bos: self.adds_bos && self.bos.is_some(),
         }
