@@ -36,7 +36,8 @@ fn input(rows: usize, device: &Device) -> Tensor<2> {
 /// The relative difference of a product from the dense one: what four bits cost, and no more.
 fn check(y: Tensor<2>, x: Tensor<2>, w: Tensor<2>) {
     let dense = x.matmul(w.transpose());
-    let error = (y - dense.clone()).powi_scalar(2).sum().into_scalar::<f32>() / dense.powi_scalar(2).sum().into_scalar::<f32>();
+    let error =
+        (y - dense.clone()).powi_scalar(2).sum().into_scalar::<f32>() / dense.powi_scalar(2).sum().into_scalar::<f32>();
     assert!(error.sqrt() < 0.2, "relative error {}", error.sqrt());
 }
 
@@ -54,7 +55,8 @@ fn quench_int4_g128(bencher: Bencher, rows: usize) {
     let scheme: Scheme = "int4/128/f16".parse().expect("a valid scheme");
     let values = w.clone().into_data().try_to_vec().expect("f32 weights");
     let matrix = Matrix { rows: SIZE, columns: SIZE, values };
-    let quantized = Method::Rtn { search: ScaleSearch::Mse }.quantize("bench", &matrix, scheme, None).expect("finite weights");
+    let quantized =
+        Method::Rtn { search: ScaleSearch::Mse }.quantize("bench", &matrix, scheme, None).expect("finite weights");
     let packed = QTensor::from_packed(&quantized.packed, &device);
     check(packed.matmul(x.clone()), x.clone(), w);
     bencher.bench_local(|| black_box(packed.matmul(x.clone()).into_data()));

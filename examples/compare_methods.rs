@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: compare_methods MODEL_FOLDER CALIBRATION.txt EVALUATION.txt".into());
     };
     let work = std::env::temp_dir().join(format!("quench-compare-{}", std::process::id()));
-    println!("| bits | group | method | bits per weight | perplexity | KL mean | KL median | KL 99 % | top-1 agreement |");
+    println!(
+        "| bits | group | method | bits per weight | perplexity | KL mean | KL median | KL 99 % | top-1 agreement |"
+    );
     println!("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut dense = None;
     for (bits, group) in [(4, 128), (3, 128), (2, 64)] {
@@ -59,7 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Prints one line, and gives the dense perplexity.
 fn row(bits: u32, group: u32, name: &str, report: &Report) -> f64 {
-    let Some(score) = report.comparison.iter().flat_map(|comparison| &comparison.candidates).next() else { return f64::NAN };
+    let Some(score) = report.comparison.iter().flat_map(|comparison| &comparison.candidates).next() else {
+        return f64::NAN;
+    };
     let total = &score.total;
     println!(
         "| {bits} | {group} | {name} | {:.3} | {:.3} | {:.5} | {:.5} | {:.4} | {:.2} % |",

@@ -18,7 +18,8 @@ use tempfile::TempDir;
 const SIZES: Sizes = Sizes { hidden: 32, intermediate: 48, blocks: 3 };
 
 const RULE: &str = "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 20\n";
-const CALIBRATION: &str = "[calibration]\nsamples = 6\nlength = 32\nbatch = 4\n[evaluation]\nlength = 32\nstride = 32\nwindows = 8\n";
+const CALIBRATION: &str =
+    "[calibration]\nsamples = 6\nlength = 32\nbatch = 4\n[evaluation]\nlength = 32\nstride = 32\nwindows = 8\n";
 
 /// A folder with a model and texts, removed with the test.
 struct Place(TempDir);
@@ -57,8 +58,9 @@ fn go(_: Step<'_>) -> ControlFlow<()> {
 
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap())).collect();
+    let mut files: Vec<_> = entries
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
+        .collect();
     files.sort();
     files
 }

@@ -92,7 +92,8 @@ fn naive(w: &Matrix, g: &[Vec<f64>], damping: f64, grid: &Matrix, order: &[usize
             let h = inverse(&h);
             let levels = grid.row(row * n + column);
             let target = weights[column] as f32;
-            let nearest = levels.iter().copied().min_by(|a, b| (a - target).abs().total_cmp(&(b - target).abs())).unwrap();
+            let nearest =
+                levels.iter().copied().min_by(|a, b| (a - target).abs().total_cmp(&(b - target).abs())).unwrap();
             let error = (weights[column] - f64::from(nearest)) / h[0][0];
             for (k, other) in free.iter().enumerate() {
                 weights[*other] -= error * h[0][k];
@@ -148,7 +149,10 @@ fn gptq(order: Order, block: usize) -> Method {
 /// columns: the loss is that of the naive implementation to 1e-4, and so are all weights but those at a tie.
 #[test]
 fn equals_the_naive_implementation() {
-    let codes = ["int2", "int3", "int4", "int5", "int8", "uint1", "uint2", "uint4", "uint8", "nf4", "e2m1", "e4m3", "slog4", "slog5"];
+    let codes = [
+        "int2", "int3", "int4", "int5", "int8", "uint1", "uint2", "uint4", "uint8", "nf4", "e2m1", "e4m3", "slog4",
+        "slog5",
+    ];
     for (index, code) in codes.into_iter().enumerate() {
         let (x, w) = problem(6, 40, index as u64);
         let g = gram64(&x);
@@ -189,7 +193,8 @@ fn act_order_is_natural_order_on_permuted_columns() {
     let permuted_gram = device_gram(&gram64(&permuted(&x)), x.rows);
     let natural = gptq(Order::Natural, 128).quantize("test", &permuted(&w), scheme, Some(&permuted_gram)).unwrap();
     let decoded = Matrix { values: acted.packed.decode(), ..w.clone() };
-    let worst = permuted(&decoded).values.iter().zip(natural.packed.decode()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst =
+        permuted(&decoded).values.iter().zip(natural.packed.decode()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-6, "{worst}");
 }
 
@@ -199,7 +204,8 @@ fn act_order_is_natural_order_on_permuted_columns() {
 fn gain_on_autoregressive_inputs() {
     const N: usize = 256;
     for (rho, expected) in [(0.5f64, 0.7510), (0.9, 0.1932)] {
-        let g: Vec<Vec<f64>> = (0..N).map(|i| (0..N).map(|j| rho.powi((i as i32 - j as i32).abs())).collect()).collect();
+        let g: Vec<Vec<f64>> =
+            (0..N).map(|i| (0..N).map(|j| rho.powi((i as i32 - j as i32).abs())).collect()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let values = (0..96 * N).map(|_| rng.random_range(-1.0f32..1.0)).collect();
         let w = Matrix { rows: 96, columns: N, values };
@@ -301,7 +307,8 @@ fn never_worse_than_rounding_on_real_layers() {
                         gram.energy(&Matrix { values: errors, ..w.clone() }).iter().sum::<f64>()
                     };
                     let solved = gptq(Order::Static, 128).quantize(&part.name, &w, scheme, Some(gram)).unwrap();
-                    let plain = Method::Rtn { search: ScaleSearch::Mse }.quantize(&part.name, &w, scheme, None).unwrap();
+                    let plain =
+                        Method::Rtn { search: ScaleSearch::Mse }.quantize(&part.name, &w, scheme, None).unwrap();
                     rescued[0] += solved.rounded_rows;
                     rescued[1] += rows;
                     let (solved, plain) = (energy(solved.packed.decode()), energy(plain.packed.decode()));
@@ -309,7 +316,12 @@ fn never_worse_than_rounding_on_real_layers() {
                 }
             }
         }
-        assert!(rescued[0] * 20 <= rescued[1], "{name}: {} of {} rows fell back to plain rounding", rescued[0], rescued[1]);
+        assert!(
+            rescued[0] * 20 <= rescued[1],
+            "{name}: {} of {} rows fell back to plain rounding",
+            rescued[0],
+            rescued[1]
+        );
     }
 }
 

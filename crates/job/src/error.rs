@@ -28,7 +28,9 @@ pub enum JobError {
         source: io::Error,
     },
     /// There is no such recipe.
-    #[error("no recipe {name:?}; did you mean {nearest:?}? `quench recipes` lists them, and a path to a .toml file works too")]
+    #[error(
+        "no recipe {name:?}; did you mean {nearest:?}? `quench recipes` lists them, and a path to a .toml file works too"
+    )]
     UnknownRecipe {
         /// What was asked for.
         name: String,

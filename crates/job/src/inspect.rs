@@ -83,16 +83,19 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
                 row.bytes += bytes;
             }
             None => {
-                rows.insert(name.to_owned(), Row {
-                    layer: name.to_owned(),
-                    shape: info.shape.clone(),
-                    scheme: info.dtype.to_string().to_lowercase(),
-                    bits_per_weight: 0.0,
-                    weight_snr_db: None,
-                    output_snr_db: None,
-                    bytes,
-                    packed: false,
-                });
+                rows.insert(
+                    name.to_owned(),
+                    Row {
+                        layer: name.to_owned(),
+                        shape: info.shape.clone(),
+                        scheme: info.dtype.to_string().to_lowercase(),
+                        bits_per_weight: 0.0,
+                        weight_snr_db: None,
+                        output_snr_db: None,
+                        bytes,
+                        packed: false,
+                    },
+                );
             }
         }
     }

@@ -12,11 +12,11 @@ use quench_models::{Decoder, Tokenizer, ids};
 use quench_nn::{Model, Section};
 use quench_quantize::{Entry, Event, Ledger, Plan, QuantizeError, Recipe, run};
 
+use crate::JobError;
 use crate::fingerprint::Fingerprint;
 use crate::journal::DiskJournal;
 use crate::report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};
 use crate::save::{self, Save};
-use crate::JobError;
 
 /// Shards of the result are at most this large, as Hugging Face has it.
 const MAX_SHARD_BYTES: u64 = 5_000_000_000;
@@ -188,7 +188,8 @@ impl Job {
         if let Some(direct) = direct.as_ref().filter(|_| !texts.evaluation.is_empty()) {
             let mut model = quench_models::open(&self.model, &self.device)?;
             let mut journal = DiskJournal::new(work.join("direct"));
-            quantize(&mut model, direct, &texts.batches, &mut journal, "quantize directly", observe).map_err(interrupted)?;
+            quantize(&mut model, direct, &texts.batches, &mut journal, "quantize directly", observe)
+                .map_err(interrupted)?;
             direct_model = Some(model);
         }
         seconds.quantize = clock.elapsed().as_secs_f64();
@@ -241,7 +242,8 @@ impl Job {
 
     fn staging(&self) -> Result<Staging, JobError> {
         let force = self.overwrite == Overwrite::Force;
-        let staging = if self.resume { Staging::resume(&self.output, force) } else { Staging::create(&self.output, force) };
+        let staging =
+            if self.resume { Staging::resume(&self.output, force) } else { Staging::create(&self.output, force) };
         staging.map_err(|error| match error {
             CheckpointError::Interrupted { folder } => JobError::Unfinished { path: folder },
             error => JobError::Checkpoint(error),
@@ -270,12 +272,13 @@ impl Job {
             ..Options::default()
         };
         let mut begun = false;
-        let result = compare(&mut dense, &mut candidates, &texts.evaluation, &options, &self.device, &mut |done, of| {
-            if !std::mem::replace(&mut begun, true) {
-                observe(Step::Phase { name: "evaluate", total: of })?;
-            }
-            observe(Step::Progress { done, of, what: "" })
-        });
+        let result =
+            compare(&mut dense, &mut candidates, &texts.evaluation, &options, &self.device, &mut |done, of| {
+                if !std::mem::replace(&mut begun, true) {
+                    observe(Step::Phase { name: "evaluate", total: of })?;
+                }
+                observe(Step::Progress { done, of, what: "" })
+            });
         match result {
             Ok(comparison) => Ok(Some(comparison)),
             Err(EvalError::Interrupted) => Err(JobError::Interrupted { path: partial(work) }),

@@ -37,7 +37,11 @@ impl DiskJournal {
 }
 
 impl Journal for DiskJournal {
-    fn finished(&mut self, stage: usize, section: Section) -> Result<Option<Vec<Finished>>, Box<dyn Error + Send + Sync>> {
+    fn finished(
+        &mut self,
+        stage: usize,
+        section: Section,
+    ) -> Result<Option<Vec<Finished>>, Box<dyn Error + Send + Sync>> {
         let folder = self.section(stage, section);
         if !folder.join(WEIGHTS).exists() {
             return Ok(None);
@@ -47,7 +51,12 @@ impl Journal for DiskJournal {
         Ok(Some(finished))
     }
 
-    fn record(&mut self, stage: usize, section: Section, layers: &[Finished]) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn record(
+        &mut self,
+        stage: usize,
+        section: Section,
+        layers: &[Finished],
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let folder = self.section(stage, section);
         std::fs::create_dir_all(&folder)?;
         let mut writer = Writer::create(&folder, u64::MAX)?;
@@ -69,7 +78,8 @@ fn read(folder: &Path) -> Result<Vec<Finished>, Box<dyn Error + Send + Sync>> {
     let ledger: Ledger = toml::from_str(entries).map_err(|error| damaged(&error.to_string()))?;
     let mut finished = Vec::with_capacity(ledger.entries.len());
     for entry in ledger.entries {
-        let packed = native::read(&source, &entry.layer)?.ok_or_else(|| damaged(&format!("{} is missing", entry.layer)))?;
+        let packed =
+            native::read(&source, &entry.layer)?.ok_or_else(|| damaged(&format!("{} is missing", entry.layer)))?;
         finished.push(Finished { entry, packed });
     }
     Ok(finished)

@@ -47,8 +47,7 @@ pub fn text(name_or_path: &str) -> Result<String, JobError> {
 /// # Errors
 /// As [`text`], and whatever [`Recipe::from_toml`] finds wrong, with the name of the file.
 pub fn find(name_or_path: &str) -> Result<Recipe, JobError> {
-    Recipe::from_toml(&text(name_or_path)?)
-        .map_err(|source| JobError::Recipe { file: name_or_path.to_owned(), source })
+    Recipe::from_toml(&text(name_or_path)?).map_err(|source| JobError::Recipe { file: name_or_path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ impl CascadeVerdict {
             (Some(cascade), Some(direct)) => cascade.high < direct.low || direct.high < cascade.low,
             _ => false,
         };
-        let (winner, name) = if kl_cascade < kl_direct { ("cascade", "the cascade") } else { ("direct", "direct quantization") };
+        let (winner, name) =
+            if kl_cascade < kl_direct { ("cascade", "the cascade") } else { ("direct", "direct quantization") };
         let percent = 100.0 * (kl_cascade - kl_direct).abs() / kl_direct.max(kl_cascade).max(f64::MIN_POSITIVE);
         let sentence = format!(
             "{name} has the lower mean KL divergence, {:.5} against {:.5} nats per token ({percent:.1} % less){}",

@@ -8,7 +8,10 @@ use quench_kernels::QTensor;
 ///
 /// `[out, in]` is the order of PyTorch and of Hugging Face files, and the transpose of Burn's own `Linear`.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing"
+)]
 pub enum Weight {
     /// A float tensor `[out, in]`.
     Dense(Param<Tensor<2>>),

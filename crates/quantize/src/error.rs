@@ -51,7 +51,9 @@ pub enum QuantizeError {
         method: &'static str,
     },
     /// The inputs of a layer are NaN or infinite.
-    #[error("layer {layer}: its calibration inputs are not finite; the model breaks on this text before it is quantized")]
+    #[error(
+        "layer {layer}: its calibration inputs are not finite; the model breaks on this text before it is quantized"
+    )]
     NonFiniteInputs {
         /// The layer.
         layer: String,

@@ -108,7 +108,10 @@ impl Plan {
             match layers.iter().find(|layer| layer.name == planned.name) {
                 None => return fault(&planned.name, "this model has no such layer".into()),
                 Some(layer) if layer.shape != planned.shape => {
-                    return fault(&planned.name, format!("is {:?} in the plan and {:?} in the model", planned.shape, layer.shape));
+                    return fault(
+                        &planned.name,
+                        format!("is {:?} in the plan and {:?} in the model", planned.shape, layer.shape),
+                    );
                 }
                 Some(_) => {}
             }

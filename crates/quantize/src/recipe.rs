@@ -289,7 +289,9 @@ impl Rule {
         if self.block == 0 {
             return Err("`block` is 0; it must be at least 1".into());
         }
-        if self.method == MethodName::Gptq && self.order == Order::Activation && matches!(self.scale, Scale::Nested { .. })
+        if self.method == MethodName::Gptq
+            && self.order == Order::Activation
+            && matches!(self.scale, Scale::Nested { .. })
         {
             return Err("`order = \"activation\"` stores an order and cannot be combined with nested scales; \
                         use order = \"static\""
@@ -302,12 +304,9 @@ impl Rule {
     pub fn method(&self) -> Method {
         match self.method {
             MethodName::Rtn => Method::Rtn { search: self.search },
-            MethodName::Gptq => Method::Gptq {
-                search: self.search,
-                order: self.order,
-                damping: self.damping,
-                block: self.block,
-            },
+            MethodName::Gptq => {
+                Method::Gptq { search: self.search, order: self.order, damping: self.damping, block: self.block }
+            }
         }
     }
 }
@@ -362,7 +361,8 @@ mod tests {
 
     #[test]
     fn unknown_key_names_the_nearest() {
-        let error = Recipe::from_toml("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngruop = 64\n").unwrap_err();
+        let error =
+            Recipe::from_toml("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngruop = 64\n").unwrap_err();
         assert!(error.to_string().contains("did you mean `group`?"), "{error}");
         assert!(error.to_string().contains("gruop"), "{error}");
     }
@@ -378,7 +378,10 @@ mod tests {
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int17\"\n", "int17"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 0\n", "group"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ndamping = -1\n", "damping"),
-            ("name = \"x\"\n[calibration]\nsamples = 0\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n", "calibration.samples"),
+            (
+                "name = \"x\"\n[calibration]\nsamples = 0\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n",
+                "calibration.samples",
+            ),
         ] {
             let error = Recipe::from_toml(bad).unwrap_err().to_string();
             assert!(error.contains(expected), "{bad}: {error}");

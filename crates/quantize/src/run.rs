@@ -9,11 +9,11 @@ use quench_format::Packed;
 use quench_kernels::QTensor;
 use quench_nn::{Model, Section, Weight};
 
+use crate::QuantizeError;
 use crate::ledger::{Entry, Ledger};
 use crate::plan::{Plan, Treatment};
 use crate::quantizer::{Matrix, Method, Quantized};
 use crate::stats::{Stats, host};
-use crate::QuantizeError;
 
 /// One finished layer.
 #[derive(Clone, Debug)]
@@ -30,7 +30,11 @@ pub trait Journal {
     ///
     /// # Errors
     /// Whatever keeps the journal from reading what it has.
-    fn finished(&mut self, stage: usize, section: Section) -> Result<Option<Vec<Finished>>, Box<dyn Error + Send + Sync>> {
+    fn finished(
+        &mut self,
+        stage: usize,
+        section: Section,
+    ) -> Result<Option<Vec<Finished>>, Box<dyn Error + Send + Sync>> {
         let _ = (stage, section);
         Ok(None)
     }
@@ -39,7 +43,12 @@ pub trait Journal {
     ///
     /// # Errors
     /// Whatever keeps the journal from writing.
-    fn record(&mut self, stage: usize, section: Section, layers: &[Finished]) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn record(
+        &mut self,
+        stage: usize,
+        section: Section,
+        layers: &[Finished],
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let _ = (stage, section, layers);
         Ok(())
     }
@@ -135,7 +144,8 @@ impl<I: Clone> Stage<'_, I> {
         }
         // Activations are carried as far as the last section that still needs to see them.
         let last = (0..self.sections.len()).rev().find(|index| {
-            kept[*index].is_none() && self.tasks(model, self.sections[*index]).iter().any(|task| task.method.needs_gram())
+            kept[*index].is_none()
+                && self.tasks(model, self.sections[*index]).iter().any(|task| task.method.needs_gram())
         });
         let mut carries: Vec<M::Carry> = Vec::new();
         for (index, (section, finished)) in self.sections.iter().copied().zip(kept).enumerate() {
@@ -209,7 +219,9 @@ impl<I: Clone> Stage<'_, I> {
 
     fn carry<M: Model<Input = I>>(&self, model: &M, section: Section, carries: &mut Vec<M::Carry>) {
         match section {
-            Section::Embedding => *carries = self.batches.iter().map(|batch| model.start(batch.clone(), &mut ())).collect(),
+            Section::Embedding => {
+                *carries = self.batches.iter().map(|batch| model.start(batch.clone(), &mut ())).collect()
+            }
             Section::Block(block) => {
                 let through = std::mem::take(carries).into_iter().map(|carry| model.block(block, carry, &mut ()));
                 *carries = through.collect();
@@ -218,7 +230,12 @@ impl<I: Clone> Stage<'_, I> {
         }
     }
 
-    fn restore<M: Model>(&self, model: &mut M, section: Section, finished: Vec<Finished>) -> Result<Vec<Finished>, QuantizeError> {
+    fn restore<M: Model>(
+        &self,
+        model: &mut M,
+        section: Section,
+        finished: Vec<Finished>,
+    ) -> Result<Vec<Finished>, QuantizeError> {
         for part in model.open(section) {
             if let Some(layer) = finished.iter().find(|layer| layer.entry.layer == part.name) {
                 let device = device_of(part.weight);

@@ -71,7 +71,8 @@ impl Gram {
             let errors = Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), &self.device());
             let products = host(errors.matmul(self.sum.clone()));
             let pairs = values.chunks(e.columns).zip(products.chunks(e.columns));
-            energies.extend(pairs.map(|(e, p)| e.iter().zip(p).map(|(e, p)| f64::from(*e) * f64::from(*p)).sum::<f64>()));
+            energies
+                .extend(pairs.map(|(e, p)| e.iter().zip(p).map(|(e, p)| f64::from(*e) * f64::from(*p)).sum::<f64>()));
         }
         energies
     }

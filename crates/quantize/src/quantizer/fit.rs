@@ -21,8 +21,7 @@ pub enum ScaleSearch {
 }
 
 /// Shrink factors tried by the search, coarse steps first, then fine ones around the best.
-const COARSE: [f32; 16] =
-    [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
+const COARSE: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
 const FINE: [f32; 6] = [-0.03, -0.02, -0.01, 0.01, 0.02, 0.03];
 
 /// The grid of one matrix: for every row and group a scale and a zero point, as they will be stored.
@@ -270,11 +269,8 @@ mod tests {
 
     fn snr(code: &str, search: ScaleSearch) -> f64 {
         let w = Matrix { rows: 512, columns: 128, values: gaussian(512 * 128) };
-        let scheme = Scheme {
-            code: code.parse().unwrap(),
-            group: "128".parse().unwrap(),
-            scale: Scale::Float(FloatKind::F32),
-        };
+        let scheme =
+            Scheme { code: code.parse().unwrap(), group: "128".parse().unwrap(), scale: Scale::Float(FloatKind::F32) };
         let fit = Fit::new(&w, scheme, search);
         let codes = fit.round_all(&w);
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
@@ -313,11 +309,8 @@ mod tests {
     fn zeros_and_huge_weights() {
         let values: Vec<f32> = std::iter::repeat_n(0.0, 16).chain(std::iter::repeat_n(1e30, 16)).collect();
         let w = Matrix { rows: 1, columns: 32, values };
-        let scheme = Scheme {
-            code: "int4".parse().unwrap(),
-            group: "16".parse().unwrap(),
-            scale: Scale::Float(FloatKind::F16),
-        };
+        let scheme =
+            Scheme { code: "int4".parse().unwrap(), group: "16".parse().unwrap(), scale: Scale::Float(FloatKind::F16) };
         let fit = Fit::new(&w, scheme, ScaleSearch::Mse);
         let codes = fit.round_all(&w);
         let decoded = fit.pack("test", &codes, None).unwrap().decode();

@@ -74,8 +74,8 @@ impl Gptq<'_> {
             }
         };
 
-        let Factor { u, damping } =
-            factor(gram, self.damping).map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
+        let Factor { u, damping } = factor(gram, self.damping)
+            .map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
         let solved = self.solve(w, &fit, &group, gram, &u);
         let rounded = Solution::plain(w, &fit, &group);
         let (codes, loss, rounded_rows) = Solution::better_rows(solved, rounded, w, gram);
@@ -174,7 +174,8 @@ impl Matrix {
     /// The columns in the given order.
     fn select_columns(&self, order: &[u32]) -> Self {
         let rows = (0..self.rows).into_par_iter();
-        let values = rows.flat_map_iter(|row| order.iter().map(move |column| self.row(row)[*column as usize])).collect();
+        let values =
+            rows.flat_map_iter(|row| order.iter().map(move |column| self.row(row)[*column as usize])).collect();
         Self { values, ..*self }
     }
 }
