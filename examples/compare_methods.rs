@@ -1,6 +1,6 @@
 //! Prints the table of methods by bits for one model, as it stands in `docs/results.md`.
 //!
-//!     cargo run --example compare_methods -- MODEL_FOLDER CALIBRATION.txt EVALUATION.txt
+//!     cargo run --example compare_methods -- MODEL_FOLDER CALIBRATION.txt EVALUATION.txt [BITS...]
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -21,16 +21,20 @@ const METHODS: [(&str, &str); 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, calibration, evaluation] = &arguments[..] else {
-        return Err("usage: compare_methods MODEL_FOLDER CALIBRATION.txt EVALUATION.txt".into());
+    let [model, calibration, evaluation, bits @ ..] = &arguments[..] else {
+        return Err("usage: compare_methods MODEL_FOLDER CALIBRATION.txt EVALUATION.txt [BITS...]".into());
     };
+    let bits: Vec<u32> = bits.iter().map(|bits| bits.parse()).collect::<Result<_, _>>()?;
+    let bits = if bits.is_empty() { vec![4, 3, 2] } else { bits };
     let work = std::env::temp_dir().join(format!("quench-compare-{}", std::process::id()));
     println!(
         "| bits | group | method | bits per weight | perplexity | KL mean | KL median | KL 99 % | top-1 agreement |"
     );
     println!("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut dense = None;
-    for (bits, group) in [(4, 128), (3, 128), (2, 64)] {
+    for bits in bits {
+        // Two bits need the smaller groups that other tools take too.
+        let group = if bits == 2 { 64 } else { 128 };
         for (name, rule) in METHODS {
             let recipe = format!(
                 "name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"int{bits}\"\ngroup = {group}\n{rule}\n"
