@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The devices that this build has.
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
 fn devices() -> Vec<(&'static str, Device)> {
     vec![
         #[cfg(feature = "flex")]
@@ -210,7 +211,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 type Check = fn(&Device, &Case, &Sample) -> Result<(), String>;
 
-/// Runs a check on every device for every case; a panic is a failure of its case.
+/// Runs the checks on every device for every case; a panic is a failure of its case.
 fn over(cases: &[Case], checks: &[Check]) {
     let mut failures = Vec::new();
     for (name, device) in devices() {
@@ -460,6 +461,33 @@ fn moves_with_its_module_and_takes_no_gradient() {
             let w = w.valid().clone().to_device(device);
             equal("decode in validation", &values(w.dequantize()), &sample.w)?;
             if w.to_packed() == sample.packed { Ok(()) } else { Err("came back changed".into()) }
+        }],
+    );
+}
+
+#[test]
+fn weights_need_not_be_on_the_graph_nor_inputs() {
+    over(
+        &few(),
+        &[|device, case, sample| {
+            let autodiff = &device.clone().autodiff();
+            let shape = [case.rows, case.shape[1]];
+            let forward = product(&sample.x, &sample.w, case.shape, Side::Transposed);
+
+            let off = QTensor::from_packed(&sample.packed, device);
+            let x = tensor(&sample.x, shape, autodiff).require_grad();
+            let y = off.matmul(x.clone());
+            close("off the graph", &values(y.clone()), &forward, F32_ROUNDOFF)?;
+            let dx = x.grad(&y.sum().backward()).expect("x takes part");
+            let ones = vec![1.0; case.rows * case.shape[0]];
+            close("gradient", &values(dx), &product(&ones, &sample.w, case.shape, Side::Plain), F32_ROUNDOFF)?;
+
+            let on = QTensor::from_packed(&sample.packed, autodiff);
+            let y = on.matmul(tensor(&sample.x, shape, device));
+            close("only weights on the graph", &values(y), &forward, F32_ROUNDOFF)?;
+            let y = on.matmul(tensor(&sample.x, shape, autodiff));
+            assert!(!y.is_require_grad());
+            close("no gradient asked for", &values(y), &forward, F32_ROUNDOFF)
         }],
     );
 }

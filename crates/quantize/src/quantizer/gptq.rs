@@ -27,7 +27,9 @@ pub enum Order {
 ///
 /// For column `j` with the inverse factor `U` (upper triangular, `UᵀU = (G + λI)⁻¹`):
 ///
-///     e = (w_j − ŵ_j) / U_jj        w_k ← w_k − e · U_jk   for k > j
+/// ```text
+/// e = (w_j − ŵ_j) / U_jj        w_k ← w_k − e · U_jk   for k > j
+/// ```
 ///
 /// Within a block of columns the update is done at once on the host, rows in parallel; what the block owes to the
 /// columns after it is one product on the device ("lazy batch updates"). Scales are fitted beforehand, from the

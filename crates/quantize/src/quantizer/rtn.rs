@@ -8,7 +8,9 @@ use crate::{Gram, QuantizeError};
 
 /// Rounds every weight to the nearest level of its group.
 ///
-///     code = argmin |w / s − level(code)|
+/// ```text
+/// code = argmin |w / s − level(code)|
+/// ```
 ///
 /// - `w`: `[out, in]`
 /// - `gram`: only to report the output loss
