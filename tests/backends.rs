@@ -2,18 +2,21 @@
 //!
 //! One table of cases serves all tests; all of it runs, and what fails is printed case by case.
 
+#[path = "backends/cases.rs"]
+mod cases;
+#[path = "backends/oracle.rs"]
+mod oracle;
+
 use std::any::Any;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use cases::{Case, Sample, any_case, few, table};
+use oracle::{F32_ROUNDOFF, close, equal, product};
 use proptest::prelude::*;
-use quench::format::{Code, Group, Packed, Scale, Scales, Scheme};
+use quench::format::Group;
 use quench::kernels::{QTensor, Side};
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 /// The devices that this build has.
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
@@ -29,176 +32,6 @@ fn devices() -> Vec<(&'static str, Device)> {
         #[cfg(feature = "cuda")]
         ("cuda", Device::cuda(0)),
     ]
-}
-
-/// How the columns are stored.
-#[derive(Clone, Copy, Debug)]
-enum Columns {
-    Natural,
-    Permuted,
-}
-
-/// A matrix `[out, in]` and the rows of a batch.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    scheme: Scheme,
-    shape: [usize; 2],
-    rows: usize,
-    columns: Columns,
-}
-
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scheme, shape, rows, columns } = self;
-        write!(f, "{scheme} {shape:?} rows {rows} {columns:?}")
-    }
-}
-
-/// Every width of every code, every kind of group and scale, and shapes that are multiples of nothing.
-fn table() -> Vec<Case> {
-    use Columns::{Natural, Permuted};
-    let mut cases = Vec::new();
-    let mut add = |scheme: &str, shape, rows, columns| {
-        let scheme = scheme.parse().unwrap_or_else(|error| panic!("{scheme}: {error}"));
-        cases.push(Case { scheme, shape, rows, columns });
-    };
-    for bits in 1..=16 {
-        add(&format!("int{bits}/32/f32"), [5, 96], 3, Natural);
-        add(&format!("uint{bits}/13/f16"), [7, 67], 2, Permuted);
-    }
-    for bits in [2, 3, 4, 5, 8, 9, 12, 16] {
-        add(&format!("slog{bits}:mu8/16/bf16"), [6, 50], 4, Natural);
-    }
-    for code in ["nf4", "e2m1", "e4m3"] {
-        add(&format!("{code}/16/f16"), [9, 64], 5, Natural);
-        add(&format!("{code}/row/f32"), [3, 41], 1, Permuted);
-    }
-    for code in ["int4", "uint3", "nf4"] {
-        for group in ["tensor", "row", "1", "7", "31", "64", "100000"] {
-            add(&format!("{code}/{group}/f32"), [11, 97], 6, Natural);
-        }
-        for scale in ["uint6/4:f16", "int8/row:f32", "e4m3/tensor:f32", "nf4/3:bf16"] {
-            add(&format!("{code}/8/{scale}"), [10, 61], 3, Natural);
-            add(&format!("{code}/tensor/{scale}"), [4, 19], 2, Permuted);
-        }
-        for shape in [[1, 1], [1, 33], [33, 1], [2, 31], [17, 129], [64, 32]] {
-            add(&format!("{code}/32/f16"), shape, 1, Natural);
-            add(&format!("{code}/5/f16"), shape, 7, Permuted);
-        }
-    }
-    // Above the sizes from which backends tile and share among threads.
-    add("int4/128/f16", [300, 515], 70, Natural);
-    add("uint5/64/f16", [259, 384], 33, Permuted);
-    // Above the size that a host product decodes at a time.
-    add("int4/128/f16", [1100, 1000], 3, Permuted);
-    add("uint3/100/f32", [2100, 513], 2, Natural);
-    cases
-}
-
-/// What a case is tested with, drawn from a seed.
-struct Sample {
-    packed: Packed,
-    /// `[out, in]`, by the oracle.
-    w: Vec<f32>,
-    /// `[rows, in]`.
-    x: Vec<f32>,
-    /// `[rows, out]`.
-    dy: Vec<f32>,
-}
-
-impl Sample {
-    fn new(case: &Case, seed: u64) -> Self {
-        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
-        let Case { scheme, shape: shape @ [out, columns], rows, .. } = *case;
-        let codes = any_codes(rng, scheme.code, out * columns);
-        let [scale_rows, groups] = scheme.group.scale_shape(shape);
-        let scales = match scheme.scale {
-            Scale::Float(kind) => {
-                Scales::Float(floats(rng, scale_rows * groups).iter().map(|&s| kind.round(s)).collect())
-            }
-            Scale::Nested { code, group, outer } => {
-                let [outer_rows, outers] = group.scale_shape([scale_rows, groups]);
-                Scales::Nested {
-                    codes: any_codes(rng, code, scale_rows * groups),
-                    outer: floats(rng, outer_rows * outers).iter().map(|&s| outer.round(s)).collect(),
-                }
-            }
-        };
-        let zeros = scheme.code.is_affine().then(|| any_codes(rng, scheme.code, scale_rows * groups));
-        let order = match case.columns {
-            Columns::Natural => None,
-            Columns::Permuted => {
-                let mut order: Vec<u32> = (0..columns as u32).collect();
-                order.shuffle(rng);
-                Some(order)
-            }
-        };
-        let packed = Packed::from_codes(scheme, shape, &codes, scales, zeros, order)
-            .unwrap_or_else(|error| panic!("{case}: {error}"));
-        Self { w: packed.decode(), packed, x: floats(rng, rows * columns), dy: floats(rng, rows * out) }
-    }
-}
-
-fn any_codes(rng: &mut ChaCha8Rng, code: Code, n: usize) -> Vec<u16> {
-    (0..n).map(|_| rng.random_range(0..code.len()) as u16).collect()
-}
-
-fn floats(rng: &mut ChaCha8Rng, n: usize) -> Vec<f32> {
-    (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-}
-
-/// A product in f64 and how far a float product of the same operands may be from it.
-struct Product {
-    values: Vec<f64>,
-    /// `k · |x| · |w|`, to be multiplied by the unit roundoff: the usual bound for any order of a sum of `k` products.
-    bound: Vec<f64>,
-}
-
-/// `x · Wᵀ` or `x · W`, one element at a time.
-fn product(x: &[f32], w: &[f32], shape: [usize; 2], side: Side) -> Product {
-    let [k, n] = side.columns(shape);
-    let weight = |j: usize, k: usize| match side {
-        Side::Transposed => w[j * shape[1] + k],
-        Side::Plain => w[k * shape[1] + j],
-    };
-    let (mut values, mut bound) = (Vec::new(), Vec::new());
-    for row in x.chunks_exact(k) {
-        for j in 0..n {
-            let terms = || row.iter().enumerate().map(|(k, &x)| f64::from(x) * f64::from(weight(j, k)));
-            values.push(terms().sum());
-            bound.push((k + 2) as f64 * terms().map(f64::abs).sum::<f64>());
-        }
-    }
-    Product { values, bound }
-}
-
-const F32_ROUNDOFF: f64 = 1.0 / (1u64 << 24) as f64;
-
-/// `found` within `roundoff · bound` of the product, everywhere.
-fn close(what: &str, found: &[f32], expected: &Product, roundoff: f64) -> Result<(), String> {
-    if found.len() != expected.values.len() {
-        return Err(format!("{what}: {} values instead of {}", found.len(), expected.values.len()));
-    }
-    let each = found.iter().zip(&expected.values).zip(&expected.bound).enumerate();
-    for (index, ((&found, &expected), &bound)) in each {
-        let allowed = roundoff * bound + f64::from(f32::MIN_POSITIVE);
-        let error = (f64::from(found) - expected).abs();
-        if error.is_nan() || error > allowed {
-            return Err(format!("{what}: {found:e} at {index} instead of {expected:e} ± {allowed:e}"));
-        }
-    }
-    Ok(())
-}
-
-/// `found` equal to `expected`, everywhere; 0 and -0 are equal.
-fn equal(what: &str, found: &[f32], expected: &[f32]) -> Result<(), String> {
-    if found.len() != expected.len() {
-        return Err(format!("{what}: {} values instead of {}", found.len(), expected.len()));
-    }
-    match found.iter().zip(expected).position(|(found, expected)| found != expected) {
-        Some(index) => Err(format!("{what}: {:e} at {index} instead of {:e}", found[index], expected[index])),
-        None => Ok(()),
-    }
 }
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -351,11 +184,6 @@ fn strided(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> 
     equal("sliced rows", &values(w.select(ids)), &sample.w)
 }
 
-/// A few cases for what does not depend on the scheme.
-fn few() -> Vec<Case> {
-    table().into_iter().step_by(11).collect()
-}
-
 #[test]
 fn x_of_any_rank_and_empty_batches() {
     over(
@@ -502,32 +330,6 @@ fn a_wrong_shape_names_both() {
         let message = text(&*panic);
         assert!(message.contains("[1, 3]") && message.contains(&format!("{:?}", case.shape)), "{name}: {message}");
     }
-}
-
-fn any_case() -> impl Strategy<Value = Case> {
-    let code = prop_oneof![
-        (1..=16u32).prop_map(|bits| format!("int{bits}")),
-        (1..=16u32).prop_map(|bits| format!("uint{bits}")),
-        (2..=16u32, 1..64u32).prop_map(|(bits, mu)| format!("slog{bits}:mu{mu}")),
-        prop::sample::select(vec!["nf4", "e2m1", "e4m3"]).prop_map(String::from),
-    ];
-    let group =
-        || prop_oneof![Just("tensor".to_owned()), Just("row".to_owned()), (1..140u32).prop_map(|n| n.to_string())];
-    let kind = || prop::sample::select(vec!["f32", "f16", "bf16"]);
-    let nested = (prop::sample::select(vec!["int8", "uint6", "nf4", "e4m3"]), group(), kind());
-    let scale = prop_oneof![
-        3 => kind().prop_map(String::from),
-        1 => nested.prop_map(|(code, group, kind)| format!("{code}/{group}:{kind}")),
-    ];
-    let columns = prop_oneof![Just(Columns::Natural), Just(Columns::Permuted)];
-    (code, group(), scale, [1..40usize, 1..200], 1..9usize, columns).prop_map(
-        |(code, group, scale, [out, columns], rows, order)| Case {
-            scheme: format!("{code}/{group}/{scale}").parse().expect("a scheme"),
-            shape: [out, columns],
-            rows,
-            columns: order,
-        },
-    )
 }
 
 proptest! {
