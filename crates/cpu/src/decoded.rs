@@ -5,7 +5,7 @@
 use quench_format::tiles::{CHUNK, ROWS, STEP, STEPS, scale, scale_words, zero};
 
 use crate::simd::{Job, Simd};
-use crate::unpack::{chunks, each_step, step};
+use crate::unpack::{AHEAD, chunks, each_step, step};
 use crate::weights::{Levels, Tile, Weights};
 
 /// Columns decoded at a time: 16 KB of weights.
@@ -133,7 +133,7 @@ impl<const BITS: usize> Job for Columns<'_, BITS> {
             ($group:ident, $codes:ident, $e:ident => $level:expr) => {
                 for (c, (codes, to)) in codes.iter().zip(to).enumerate() {
                     for line in codes {
-                        simd.prefetch(line.as_ptr().wrapping_byte_add(3584));
+                        simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
                     }
                     let $group = if layout.groups() == 1 { 0 } else { group(c) };
                     let scale = simd.scales(layout.scale, &tile.scales[$group * words..][..words]);
@@ -177,8 +177,8 @@ impl<const BITS: usize> Job for Columns<'_, BITS> {
 pub(crate) fn multiply<S: Simd>(simd: S, w: &[[[f32; ROWS]; CHUNK]], x: &[f32], height: usize, y: &mut [[f32; ROWS]]) {
     match height {
         1 => simd.vectorize(Multiply::<1> { w, x, y }),
-        2 => simd.vectorize(Multiply::<2> { w, x, y }),
-        4 => simd.vectorize(Multiply::<4> { w, x, y }),
+        2 if const { S::HEIGHT >= 2 } => simd.vectorize(Multiply::<2> { w, x, y }),
+        4 if const { S::HEIGHT >= 4 } => simd.vectorize(Multiply::<4> { w, x, y }),
         8 if const { S::HEIGHT >= 8 } => simd.vectorize(Multiply::<8> { w, x, y }),
         12 if const { S::HEIGHT >= 12 } => simd.vectorize(Multiply::<12> { w, x, y }),
         _ => unreachable!("a panel of {height} rows"),

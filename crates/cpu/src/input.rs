@@ -1,33 +1,30 @@
 //! The input of a product, rounded and laid out in the order in which the inner loops read it.
 //!
-//! Rows are taken some at a time, a *panel*: 1, 2, 4, 8 or 12 of them (4, 8 or 16 for a matrix unit), the last panel filled up
-//! with zeros. Within a panel the rows of one step lie beside each other.
+//! Rows are taken some at a time, a *panel*: 1, 2, 4, 8 or 12 of them, the last panel filled up with zeros. Within a panel
+//! the rows of one step lie beside each other. For a matrix unit it is *strips* of 16 rows.
 
 use rayon::prelude::*;
 
-use quench_format::tiles::{CHUNK, STEP, STEPS};
+use quench_format::tiles::{CHUNK, ROWS, STEP, STEPS};
 
+use crate::isa::Block;
 use crate::simd::{Job, Simd};
 
 /// Rows in panels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
-    pub rows: usize,
+    rows: usize,
     /// Rows of every panel but the last.
     height: usize,
-    /// What the rows of a panel may be.
-    heights: &'static [usize],
 }
 
-impl Panels {
-    /// Panels of at most `height` rows, for vectors.
-    pub(crate) fn new(rows: usize, height: usize) -> Self {
-        Self { rows, height, heights: &[1, 2, 4, 8, 12] }
-    }
+/// Rows of a panel may be these many.
+const HEIGHTS: [usize; 5] = [1, 2, 4, 8, 12];
 
-    /// Strips of at most 16 rows, for a matrix unit.
-    pub(crate) fn strips(rows: usize) -> Self {
-        Self { rows, height: 16, heights: &[4, 8, 16] }
+impl Panels {
+    /// Panels of at most `height` rows.
+    pub(crate) fn new(rows: usize, height: usize) -> Self {
+        Self { rows, height }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -38,37 +35,39 @@ impl Panels {
     pub(crate) fn panel(&self, p: usize) -> (usize, usize, usize) {
         let first = p * self.height;
         let rows = self.height.min(self.rows - first);
-        let padded = self.heights.iter().copied().find(|&height| height >= rows).unwrap_or(rows);
+        let padded = HEIGHTS.into_iter().find(|&height| height >= rows).unwrap_or(rows);
         (first, rows, padded.min(self.height))
     }
 }
 
 /// Rows in 8 bits: `x ≈ scale · q`.
 pub(crate) struct Int8Panel {
-    /// Four signed bytes each: `[columns / 4, height]`, or `[columns / 64, height, 16]` for a matrix unit.
+    /// `[chunks, 8, height]`, four signed bytes each.
     pub q: Vec<i32>,
     /// `[blocks, height]`.
     pub scales: Vec<f32>,
-    /// `Σ q` of each block, `[blocks, height]`.
-    pub sums: Vec<i32>,
+    /// `−center · Σ q` of each block, where its integer sums begin; `[blocks, height]`.
+    pub starts: Vec<i32>,
+    /// `−Σ q` of each block, for zero points; `[blocks, height]`.
+    pub sums: Vec<f32>,
 }
 
 /// Rounds all panels to 8 bits; `None` where an element is not finite, which 8 bits do not say.
 ///
 /// - `x`: `[rows, columns]`
 /// - `block`: columns that share a scale, 16 or a multiple of 32
-/// - `matrix`: for a matrix unit; columns are filled up to whole blocks and whole rows of 64
+/// - `center`: the code that stands for 0
 pub(crate) fn int8<S: Simd>(
     simd: S,
     x: &[f32],
     columns: usize,
     panels: Panels,
     block: usize,
-    matrix: bool,
+    center: i32,
 ) -> Option<Vec<Int8Panel>> {
     let make = |p: usize| {
         let (first, rows, height) = panels.panel(p);
-        simd.vectorize(RoundToInt8 { x: &x[first * columns..][..rows * columns], columns, height, block, matrix })
+        simd.vectorize(RoundToInt8 { x: &x[first * columns..][..rows * columns], columns, height, block, center })
     };
     match panels.count() {
         1 => Some(vec![make(0)?]),
@@ -81,7 +80,7 @@ struct RoundToInt8<'a> {
     columns: usize,
     height: usize,
     block: usize,
-    matrix: bool,
+    center: i32,
 }
 
 impl Job for RoundToInt8<'_> {
@@ -89,16 +88,14 @@ impl Job for RoundToInt8<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Option<Int8Panel> {
-        let Self { x, columns, height, block, matrix } = self;
-        let padded = match matrix {
-            false => columns.next_multiple_of(CHUNK),
-            true => columns.next_multiple_of(block).next_multiple_of(64),
-        };
+        let Self { x, columns, height, block, center } = self;
+        let padded = columns.next_multiple_of(CHUNK);
         let blocks = padded.div_ceil(block);
         let mut panel = Int8Panel {
             q: vec![0; padded / STEP * height],
             scales: vec![0.0; blocks * height],
-            sums: vec![0; blocks * height],
+            starts: vec![0; blocks * height],
+            sums: vec![0.0; blocks * height],
         };
         let mut bytes = vec![0_u8; padded];
         for (i, x) in x.chunks_exact(columns).enumerate() {
@@ -113,16 +110,12 @@ impl Job for RoundToInt8<'_> {
                 // Of magnitudes below 1e-36 nothing is left: their inverse is no number.
                 let inverse = if inverse.is_finite() { inverse } else { 0.0 };
                 panel.scales[b * height + i] = top / 127.0;
-                panel.sums[b * height + i] = round(x, inverse, bytes);
+                let sum = round(x, inverse, bytes);
+                panel.starts[b * height + i] = -center * sum;
+                panel.sums[b * height + i] = -sum as f32;
             }
             let words = bytes.as_chunks::<STEP>().0.iter().map(|step| i32::from_le_bytes(*step));
-            match matrix {
-                false => panel.q.iter_mut().skip(i).step_by(height).zip(words).for_each(|(q, word)| *q = word),
-                true => {
-                    let rows = panel.q.chunks_exact_mut(16 * height).flat_map(|q| &mut q[16 * i..][..16]);
-                    rows.zip(words).for_each(|(q, word)| *q = word);
-                }
-            }
+            panel.q.iter_mut().skip(i).step_by(height).zip(words).for_each(|(q, word)| *q = word);
         }
         Some(panel)
     }
@@ -199,6 +192,40 @@ pub(crate) fn bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     if x.is_nan() { (bits >> 16 | 0x40) as u16 } else { rounded as u16 }
+}
+
+/// Sixteen rows in bf16: for each chunk of columns, 32 of every row. Rows and columns are filled up with zeros.
+pub(crate) struct Strip(pub Vec<Block<u32>>);
+
+/// Rounds all rows to bf16, in strips.
+pub(crate) fn strips<S: Simd>(simd: S, x: &[f32], columns: usize) -> Vec<Strip> {
+    x.par_chunks(ROWS * columns).map(|x| simd.vectorize(RoundToStrip { x, columns })).collect()
+}
+
+struct RoundToStrip<'a> {
+    x: &'a [f32],
+    columns: usize,
+}
+
+impl Job for RoundToStrip<'_> {
+    type Output = Strip;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Strip {
+        let mut strip = vec![Block([[0; ROWS]; ROWS]); self.columns.div_ceil(CHUNK)];
+        for (i, x) in self.x.chunks_exact(self.columns).enumerate() {
+            for (block, x) in strip.iter_mut().zip(x.chunks(CHUNK)) {
+                let mut halves = [0; CHUNK];
+                for (half, x) in halves.iter_mut().zip(x) {
+                    *half = bf16(*x);
+                }
+                for (word, [low, high]) in block.0[i].iter_mut().zip(halves.as_chunks().0) {
+                    *word = u32::from(*low) | u32::from(*high) << 16;
+                }
+            }
+        }
+        Strip(strip)
+    }
 }
 
 /// Rows as they are: `[columns, height]`.

@@ -11,18 +11,18 @@ use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 
 use crate::input::Int8Panel;
 use crate::simd::{Job, Simd};
-use crate::unpack::{chunks, each_step, step};
+use crate::unpack::{AHEAD, chunks, each_step, step};
 use crate::weights::{Levels, Tile};
 
 /// What a product needs to know of its matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8Code {
-    pub layout: Layout,
+    layout: Layout,
     /// Columns of a scale of the input.
-    pub block: usize,
+    block: usize,
     /// Sixteen levels as bytes around 128, and the scale that makes levels of them.
-    pub table: Option<([u8; 16], f32)>,
-    pub affine: bool,
+    table: Option<([u8; 16], f32)>,
+    affine: bool,
 }
 
 impl Int8Code {
@@ -35,9 +35,13 @@ impl Int8Code {
         Self { layout, block, table, affine }
     }
 
-    /// Rows that a panel may have: fewer where a chunk has two scales.
-    pub(crate) fn height<S: Simd>(&self) -> usize {
-        if self.block < CHUNK { S::HEIGHT.min(4) } else { S::HEIGHT }
+    /// The code that stands for 0, as the instruction set counts codes; zero points are taken off in floats.
+    pub(crate) fn center<S: Simd>(&self) -> i32 {
+        match (&self.table, self.affine) {
+            (Some(_), _) => 128 - S::BIAS,
+            (None, true) => 0,
+            (None, false) => (1 << (self.layout.bits - 1)) - if self.layout.bits == 8 { S::BIAS } else { 0 },
+        }
     }
 }
 
@@ -69,8 +73,8 @@ pub(crate) fn multiply<S: Simd>(
 ) {
     match height {
         1 => rows::<S, 1>(simd, code, tile, panel, to),
-        2 => rows::<S, 2>(simd, code, tile, panel, to),
-        4 => rows::<S, 4>(simd, code, tile, panel, to),
+        2 if const { S::HEIGHT >= 2 } => rows::<S, 2>(simd, code, tile, panel, to),
+        4 if const { S::HEIGHT >= 4 } => rows::<S, 4>(simd, code, tile, panel, to),
         8 if const { S::HEIGHT >= 8 } => rows::<S, 8>(simd, code, tile, panel, to),
         12 if const { S::HEIGHT >= 12 } => rows::<S, 12>(simd, code, tile, panel, to),
         _ => unreachable!("a panel of {height} rows"),
@@ -81,16 +85,14 @@ fn rows<S: Simd, const M: usize>(simd: S, code: &Int8Code, tile: Tile<'_>, panel
     let to = to.first_chunk_mut().expect("a row of sums for each row of the panel");
     let product = Product { code, tile, panel, to };
     match (code.table, code.layout.bits) {
-        (Some(_), 1 | 2) => simd.vectorize(Bits::<2, true, M>(product)),
+        (Some(_), 2) => simd.vectorize(Bits::<2, true, M>(product)),
         (Some(_), 3) => simd.vectorize(Bits::<3, true, M>(product)),
         (Some(_), _) => simd.vectorize(Bits::<4, true, M>(product)),
-        (None, 1) => simd.vectorize(Bits::<1, false, M>(product)),
         (None, 2) => simd.vectorize(Bits::<2, false, M>(product)),
         (None, 3) => simd.vectorize(Bits::<3, false, M>(product)),
         (None, 4) => simd.vectorize(Bits::<4, false, M>(product)),
         (None, 5) => simd.vectorize(Bits::<5, false, M>(product)),
         (None, 6) => simd.vectorize(Bits::<6, false, M>(product)),
-        (None, 7) => simd.vectorize(Bits::<7, false, M>(product)),
         (None, _) => simd.vectorize(Bits::<8, false, M>(product)),
     }
 }
@@ -105,9 +107,6 @@ struct Product<'a, const M: usize> {
 /// A product with what the inner loop must know as constants.
 struct Bits<'a, const BITS: usize, const LOOKUP: bool, const M: usize>(Product<'a, M>);
 
-/// Bytes ahead of which weights are asked for: across the end of a page, where the hardware stops.
-const AHEAD: usize = 3584;
-
 impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BITS, LOOKUP, M> {
     type Output = ();
 
@@ -118,92 +117,91 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
         let bias = if wide { S::BIAS } else { 0 };
         let (table, unit) = code.table.unwrap_or(([0; 16], 1.0));
         let table = simd.bytes(&table);
-        let center = match code.affine {
-            true => 0,
-            false if LOOKUP => 128 - bias,
-            false => (1 << (BITS - 1)) - bias,
-        };
         let codes = chunks::<BITS>(tile.codes);
         let x: &[[[i32; M]; STEPS]] = panel.q.as_chunks::<M>().0.as_chunks::<STEPS>().0;
         let (x, codes) = (&x[..codes.len()], codes);
-        let (scales, sums) = (panel.scales.as_chunks::<M>().0, panel.sums.as_chunks::<M>().0);
+        let (scales, starts) = (panel.scales.as_chunks::<M>().0, panel.starts.as_chunks::<M>().0);
+        let sums = panel.sums.as_chunks::<M>().0;
         let mut y = [simd.splat(0.0); M];
+        let mut sum = [simd.sums(0); M];
 
-        // One block: its integer sums, in floats, with their scales.
-        macro_rules! block {
-            ($block:expr, $group:expr, $sum:ident => $body:expr) => {{
-                let (block, group) = ($block, $group);
-                let (scales, sums) = (&scales[block], &sums[block]);
-                let mut $sum = [simd.sums(0); M];
-                for i in 0..M {
-                    $sum[i] = simd.sums(-center * sums[i]);
-                }
-                $body;
-                let words = scale_words(code.layout.scale);
-                let scale = simd.scales(code.layout.scale, &tile.scales[group * words..][..words]);
-                match tile.zeros {
-                    None => {
-                        for i in 0..M {
-                            y[i] = simd.mul_add(simd.to_floats($sum[i]), simd.mul(scale, simd.splat(scales[i])), y[i]);
-                        }
-                    }
-                    Some(zeros) => {
-                        let zero = simd.sub(simd.zeros(&zeros.as_chunks().0[group]), simd.splat(bias as f32));
-                        for i in 0..M {
-                            // Exact: all of it are integers below 2^24.
-                            let sum = simd.mul_add(zero, simd.splat(-sums[i] as f32), simd.to_floats($sum[i]));
-                            y[i] = simd.mul_add(sum, simd.mul(scale, simd.splat(scales[i])), y[i]);
-                        }
-                    }
-                }
-            }};
-        }
         macro_rules! dot {
-            ($sum:ident, $codes:expr, $x:expr, $step:expr) => {{
+            ($codes:expr, $x:expr, $step:expr) => {{
                 let mut codes = step::<S, BITS>(simd, $codes, $step);
                 if LOOKUP {
                     codes = simd.lookup(table, codes);
                 }
                 for i in 0..M {
-                    $sum[i] = match wide {
-                        true => simd.dot_wide($sum[i], codes, $x[$step][i]),
-                        false => simd.dot($sum[i], codes, $x[$step][i]),
+                    sum[i] = match wide {
+                        true => simd.dot_wide(sum[i], codes, $x[$step][i]),
+                        false => simd.dot(sum[i], codes, $x[$step][i]),
                     };
                 }
             }};
         }
-
-        if code.block < CHUNK {
-            let per_group = code.layout.group / code.block;
-            for (c, (codes, x)) in codes.iter().zip(x).enumerate() {
-                for half in 0..2 {
-                    let block = 2 * c + half;
-                    if block < code.layout.groups() * per_group {
-                        block!(block, block / per_group, sum => each_step!(half half, STEP => dot!(sum, codes, x, STEP)));
+        macro_rules! begin {
+            ($block:expr) => {
+                if let Some(starts) = starts.get($block) {
+                    for i in 0..M {
+                        sum[i] = simd.sums(starts[i]);
                     }
                 }
-            }
-        } else {
-            let per_block = code.block / CHUNK;
-            let blocks_per_group = match code.layout.groups() {
-                1 => usize::MAX,
-                _ => code.layout.group / code.block,
             };
-            let (mut left, mut group) = (blocks_per_group, 0);
-            for (block, (codes, x)) in codes.chunks(per_block).zip(x.chunks(per_block)).enumerate() {
-                if left == 0 {
-                    (left, group) = (blocks_per_group, group + 1);
-                }
-                left -= 1;
-                block!(block, group, sum => for (codes, x) in codes.iter().zip(x) {
-                    if M <= 4 {
-                        for line in codes {
-                            simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
-                        }
+        }
+        // The integer sums of a block, in floats, with their scales.
+        macro_rules! end {
+            ($block:expr, $group:expr) => {{
+                let (scales, sums) = (&scales[$block], &sums[$block]);
+                let words = scale_words(code.layout.scale);
+                let scale = simd.scales(code.layout.scale, &tile.scales[$group * words..][..words]);
+                let zero = tile.zeros.map(|zeros| zeros.as_chunks().0[$group]);
+                for i in 0..M {
+                    let mut sum = simd.to_floats(sum[i]);
+                    if let Some(zero) = &zero {
+                        // Exact: all of it are integers below 2^24.
+                        let zero = simd.sub(simd.zeros(zero), simd.splat(bias as f32));
+                        sum = simd.mul_add(zero, simd.splat(sums[i]), sum);
                     }
-                    each_step!(STEP => dot!(sum, codes, x, STEP))
-                });
+                    y[i] = simd.mul_add(sum, simd.mul(scale, simd.splat(scales[i])), y[i]);
+                }
+            }};
+        }
+
+        // Of blocks of half a chunk the first ends in the middle of it.
+        let halves = code.block < CHUNK;
+        let per_block = (code.block / CHUNK).max(1);
+        let per_group = if code.layout.groups() == 1 { usize::MAX } else { code.layout.group / code.block };
+        let (mut block, mut group, mut left_of_group, mut left_of_block) = (0, 0, per_group, per_block);
+        macro_rules! next {
+            () => {{
+                end!(block, group);
+                block += 1;
+                left_of_group = left_of_group.saturating_sub(1);
+                // Beyond the last group there are only columns that are not there, with the scales of the last one.
+                if left_of_group == 0 && group + 1 < code.layout.groups() {
+                    (left_of_group, group) = (per_group, group + 1);
+                }
+                begin!(block);
+            }};
+        }
+        begin!(0);
+        for (codes, x) in codes.iter().zip(x) {
+            for line in codes {
+                simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
             }
+            each_step!(half 0, STEP => dot!(codes, x, STEP));
+            if halves {
+                next!();
+            }
+            each_step!(half 1, STEP => dot!(codes, x, STEP));
+            left_of_block -= 1;
+            if left_of_block == 0 {
+                next!();
+                left_of_block = per_block;
+            }
+        }
+        if left_of_block < per_block {
+            end!(block, group);
         }
         for i in 0..M {
             simd.store(if LOOKUP { simd.mul(y[i], simd.splat(unit)) } else { y[i] }, &mut to[i]);

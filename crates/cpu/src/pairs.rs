@@ -4,7 +4,7 @@ use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 
 use crate::input::{PairPanel, bf16};
 use crate::simd::{Job, Simd};
-use crate::unpack::{chunks, each_step, step};
+use crate::unpack::{AHEAD, chunks, each_step, step};
 use crate::weights::{Levels, Tile};
 
 /// What a product needs to know of its matrix.
@@ -43,8 +43,8 @@ pub(crate) fn multiply<S: Simd>(
 ) -> bool {
     match height {
         1 => rows::<S, 1>(simd, code, tile, panel, to),
-        2 => rows::<S, 2>(simd, code, tile, panel, to),
-        4 => rows::<S, 4>(simd, code, tile, panel, to),
+        2 if const { S::HEIGHT >= 2 } => rows::<S, 2>(simd, code, tile, panel, to),
+        4 if const { S::HEIGHT >= 4 } => rows::<S, 4>(simd, code, tile, panel, to),
         8 if const { S::HEIGHT >= 8 } => rows::<S, 8>(simd, code, tile, panel, to),
         _ => unreachable!("a panel of {height} rows"),
     }
@@ -60,7 +60,6 @@ fn rows<S: Simd, const M: usize>(
     let to = to.first_chunk_mut().expect("a row of sums for each row of the panel");
     let product = Product { code, tile, panel, to };
     match code.layout.bits {
-        1 => simd.vectorize_pairs(Bits::<1, M>(product)).is_ok(),
         2 => simd.vectorize_pairs(Bits::<2, M>(product)).is_ok(),
         3 => simd.vectorize_pairs(Bits::<3, M>(product)).is_ok(),
         4 => simd.vectorize_pairs(Bits::<4, M>(product)).is_ok(),
@@ -100,10 +99,8 @@ impl<const BITS: usize, const M: usize> Job for Bits<'_, BITS, M> {
                 (left, group) = (per_group, group + 1);
             }
             left -= 1;
-            if M <= 4 {
-                for line in codes {
-                    simd.prefetch(line.as_ptr().wrapping_byte_add(3584));
-                }
+            for line in codes {
+                simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
             }
             // Two chains, so that the sums of a step need not wait for those before.
             let mut even = [simd.splat(0.0); M];

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use quench_format::tiles::{CHUNK, ROWS, STEP};
+use quench_format::tiles::{CHUNK, ROWS};
 use rayon::prelude::*;
 
 use crate::decoded::{self, Decoder, MultiplyPlain, STRETCH};
 use crate::input::{self, Panels};
 use crate::int8::{self, Int8Code};
-use crate::isa::Matrix;
-use crate::matrix;
+use crate::isa::{Block, Matrix};
+use crate::matrix::{self, Pack};
 use crate::pairs::{self, PairCode};
 use crate::simd::{Job, Simd};
 use crate::weights::Route;
@@ -118,6 +118,12 @@ impl Job for Matmul<'_> {
                 &permuted
             }
         };
+        if let Some(unit) = simd.matrix()
+            && w.route(activations) != Route::Decoded
+            && rows >= matrix::ROWS_FROM
+        {
+            return matrix(simd, unit, w, x, rows, y);
+        }
         let done = match w.route(activations) {
             Route::Int8 { block } => int8(simd, w, x, rows, block, y),
             Route::Pairs => pairs(simd, w, x, rows, y),
@@ -133,17 +139,11 @@ impl Job for Matmul<'_> {
 fn int8<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, block: usize, y: &mut [f32]) -> bool {
     let layout = w.layout();
     let code = Int8Code::new(layout, w.levels(), block);
-    if let Some(unit) = simd.matrix()
-        && rows >= MATRIX_ROWS
-        && block >= CHUNK
-    {
-        return int8_matrix(simd, unit, w, &code, x, rows, y);
-    }
-    let panels = Panels::new(rows, code.height::<S>());
-    let Some(input) = input::int8(simd, x, layout.shape[1], panels, code.block, false) else {
+    let panels = Panels::new(rows, S::HEIGHT);
+    let Some(input) = input::int8(simd, x, layout.shape[1], panels, block, code.center::<S>()) else {
         return false;
     };
-    by_tiles(w, panels, y, |tiles, to| {
+    by_tiles(w, rows, panels.count() == 1, y, |tiles, to| {
         for (p, panel) in input.iter().enumerate() {
             let (first, rows, height) = panels.panel(p);
             for t in tiles.clone() {
@@ -156,56 +156,37 @@ fn int8<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, block: usize,
     true
 }
 
-/// Rows from which a matrix unit is faster than vectors.
-const MATRIX_ROWS: usize = 3;
-
-/// False where an element of `x` is not finite.
-fn int8_matrix<S: Simd>(
-    simd: S,
-    unit: Matrix,
-    w: &Weights<'_>,
-    code: &Int8Code,
-    x: &[f32],
-    rows: usize,
-    y: &mut [f32],
-) -> bool {
+fn matrix<S: Simd>(simd: S, unit: Matrix, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f32]) {
     let layout = w.layout();
-    let strips = Panels::strips(rows);
-    let Some(input) = input::int8(simd, x, layout.shape[1], strips, code.block, true) else {
-        return false;
-    };
-    let columns = layout.shape[1].next_multiple_of(code.block);
-    let stretch = matrix::stretch(code.block);
-    by_tiles(w, strips, y, |tiles, to| {
-        let mut codes = [vec![[0; ROWS]; stretch / STEP], vec![[0; ROWS]; stretch / STEP]];
-        let mut sums = vec![[[[0.0; ROWS]; matrix::HEIGHT]; 2]; strips.count()];
-        for t in tiles.clone().step_by(2) {
-            // The last tile may be alone; its neighbour is itself, and what comes of it is not written.
-            let pair = [t, (t + 1).min(tiles.end - 1)];
-            let two = pair.map(|t| w.tile(t));
-            sums.fill([[[0.0; ROWS]; matrix::HEIGHT]; 2]);
-            for first in (0..columns).step_by(stretch) {
-                let steps = (columns - first).min(stretch) / STEP;
-                for (codes, tile) in codes.iter_mut().zip(two) {
-                    matrix::decode(simd, code, tile, first / CHUNK, &mut codes[..steps]);
+    let decoder = Decoder::new(*w);
+    let strips = input::strips(simd, x, layout.shape[1]);
+    by_tiles(w, rows, false, y, |tiles, to| {
+        let unit = unit.tiles();
+        let zero = Block([[0.0; ROWS]; ROWS]);
+        let pairs = tiles.len().div_ceil(2);
+        let mut decoded = vec![[[0.0; ROWS]; CHUNK]; matrix::STRETCH];
+        let mut codes = [(); 2].map(|()| vec![Block([[0; ROWS]; ROWS]); matrix::STRETCH]);
+        let mut sums = vec![[zero; 2]; pairs * strips.len()];
+        // Of the input, the columns of a stretch stay in the second-level cache while the tiles go by.
+        for first in (0..layout.chunks()).step_by(matrix::STRETCH) {
+            let chunks = (layout.chunks() - first).min(matrix::STRETCH);
+            for (t, sums) in tiles.clone().step_by(2).zip(sums.chunks_exact_mut(strips.len())) {
+                // The last tile may be alone: its neighbour's place keeps what was there, and is not written out.
+                for (t, codes) in (t..tiles.end).zip(&mut codes) {
+                    decoder.columns(simd, w.tile(t), first, &mut decoded[..chunks]);
+                    simd.vectorize(Pack { decoded: &decoded[..chunks], to: codes });
                 }
-                let codes = [&codes[0][..steps], &codes[1][..steps]];
-                for (p, (x, sums)) in input.iter().zip(&mut sums).enumerate() {
-                    let (_, _, height) = strips.panel(p);
-                    matrix::multiply(simd, unit, code, two, codes, x, first, height, sums);
-                }
+                matrix::multiply(&unit, &strips, [&codes[0][..chunks], &codes[1][..chunks]], first, sums);
             }
-            let unit = code.table.map_or(1.0, |(_, unit)| unit);
-            for (p, sums) in sums.iter_mut().enumerate() {
-                let (first, rows, _) = strips.panel(p);
-                for (&t, sums) in pair.iter().zip(sums).take(tiles.end - t) {
-                    sums.as_flattened_mut().iter_mut().for_each(|sum| *sum *= unit);
-                    write(&sums[..rows], &mut to[first..], t - tiles.start);
+        }
+        for (t, sums) in (0..tiles.len()).step_by(2).zip(sums.chunks_exact(strips.len())) {
+            for (to, sums) in to.chunks_mut(ROWS).zip(sums) {
+                for (t, sums) in (t..tiles.len()).zip(sums) {
+                    write(&sums.0, to, t);
                 }
             }
         }
     });
-    true
 }
 
 /// False where the machine does not multiply bf16.
@@ -222,7 +203,7 @@ fn pairs<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f32
     let code = PairCode::new(w.layout(), w.levels());
     let panels = Panels::new(rows, PairCode::height::<S>());
     let input = input::pairs(simd, x, w.layout().shape[1], panels);
-    by_tiles(w, panels, y, |tiles, to| {
+    by_tiles(w, rows, panels.count() == 1, y, |tiles, to| {
         for (p, panel) in input.iter().enumerate() {
             let (first, rows, height) = panels.panel(p);
             for t in tiles.clone() {
@@ -240,7 +221,7 @@ fn floats<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f3
     let decoder = Decoder::new(*w);
     let panels = Panels::new(rows, S::HEIGHT);
     let input = input::floats(x, layout.shape[1], panels);
-    by_tiles(w, panels, y, |tiles, to| {
+    by_tiles(w, rows, panels.count() == 1, y, |tiles, to| {
         let mut decoded = vec![[[0.0; ROWS]; CHUNK]; STRETCH / CHUNK];
         let mut sums = vec![[[0.0; ROWS]; 12]; panels.count()];
         for t in tiles.clone() {
@@ -267,8 +248,10 @@ fn floats<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f3
 fn write(sums: &[[f32; ROWS]], to: &mut [&mut [f32]], tile: usize) {
     for (sums, to) in sums.iter().zip(to) {
         let to = &mut to[tile * ROWS..];
-        let n = to.len().min(ROWS);
-        to[..n].copy_from_slice(&sums[..n]);
+        match to.first_chunk_mut() {
+            Some(to) => *to = *sums,
+            None => to.copy_from_slice(&sums[..to.len()]),
+        }
     }
 }
 
@@ -278,15 +261,23 @@ const CACHE: usize = 1 << 19;
 const ALONE: usize = 1 << 18;
 
 /// Runs `task` for ranges of tiles that make up the matrix, with the part of every row of `y` that is theirs.
-fn by_tiles(w: &Weights<'_>, panels: Panels, y: &mut [f32], task: impl Fn(Range<usize>, &mut [&mut [f32]]) + Sync) {
+///
+/// - `once`: the task reads the weights once; else they are kept in a cache and read again
+fn by_tiles(
+    w: &Weights<'_>,
+    rows: usize,
+    once: bool,
+    y: &mut [f32],
+    task: impl Fn(Range<usize>, &mut [&mut [f32]]) + Sync,
+) {
     let (tiles, out) = (w.layout().tiles(), w.layout().shape[0]);
     let threads = rayon::current_num_threads();
-    let alone = threads == 1 || panels.rows * out * w.layout().shape[1] < ALONE;
+    let alone = threads == 1 || rows * out * w.layout().shape[1] < ALONE;
     // One panel reads the weights once, in one go for each thread; some more parts even out what the threads get.
-    let most = if panels.count() == 1 { tiles } else { (CACHE / w.tile_bytes()).max(1) };
+    let most = if once { tiles } else { (CACHE / w.tile_bytes()).max(1) };
     let per_task = if alone { most } else { most.min(tiles.div_ceil(4 * threads)) }.max(1);
     let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-    parts.resize_with(tiles.div_ceil(per_task), || Vec::with_capacity(panels.rows));
+    parts.resize_with(tiles.div_ceil(per_task), || Vec::with_capacity(rows));
     for row in y.chunks_exact_mut(out) {
         for (part, to) in parts.iter_mut().zip(row.chunks_mut(per_task * ROWS)) {
             part.push(to);

@@ -49,8 +49,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn line(self, line: &[u32; ROWS]) -> Self::Codes;
     /// The bits of `mask` in every byte, after a shift to the right (to the left where negative, -7 to 7).
     fn field(self, codes: Self::Codes, right: i32, mask: u8) -> Self::Codes;
-    /// `codes − center` as signed bytes, which must fit.
-    fn minus(self, codes: Self::Codes, center: u8) -> Self::Codes;
+    /// Pairs of bf16, nearest to the floats, the first of each in the low half.
+    fn halves(self, low: Self::Floats, high: Self::Floats) -> Self::Codes;
     fn store_codes(self, codes: Self::Codes, to: &mut [u32; ROWS]);
     fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
     /// Sixteen bytes to look up.
@@ -63,7 +63,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn dot(self, sums: Self::Sums, codes: Self::Codes, x: i32) -> Self::Sums;
     /// `sums + (codes − BIAS) · x`, any codes; `x` no less than −127.
     fn dot_wide(self, sums: Self::Sums, codes: Self::Codes, x: i32) -> Self::Sums;
-    fn load_sums(self, sums: &[i32; ROWS]) -> Self::Sums;
     fn to_floats(self, sums: Self::Sums) -> Self::Floats;
 
     fn splat(self, value: f32) -> Self::Floats;

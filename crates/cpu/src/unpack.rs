@@ -4,6 +4,9 @@ use quench_format::tiles::{Plane, ROWS};
 
 use crate::simd::Simd;
 
+/// Bytes ahead of the inner loop for which weights are asked: across the end of a page, where the hardware stops.
+pub(crate) const AHEAD: usize = 3584;
+
 /// The lines of a chunk.
 pub(crate) type Chunk<const BITS: usize> = [[u32; ROWS]; BITS];
 
@@ -42,11 +45,11 @@ macro_rules! each_step {
     ($step:ident => $body:expr) => {{
         crate::unpack::each_step!(@ $step => $body; 0 1 2 3 4 5 6 7)
     }};
-    (half $half:expr, $step:ident => $body:expr) => {
-        match $half {
-            0 => crate::unpack::each_step!(@ $step => $body; 0 1 2 3),
-            _ => crate::unpack::each_step!(@ $step => $body; 4 5 6 7),
-        }
+    (half 0, $step:ident => $body:expr) => {
+        crate::unpack::each_step!(@ $step => $body; 0 1 2 3)
+    };
+    (half 1, $step:ident => $body:expr) => {
+        crate::unpack::each_step!(@ $step => $body; 4 5 6 7)
     };
     (@ $step:ident => $body:expr; $($value:literal)*) => {{
         $({

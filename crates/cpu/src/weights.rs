@@ -1,6 +1,6 @@
 //! A packed matrix as slices.
 
-use quench_format::tiles::{Layout, ROWS};
+use quench_format::tiles::{CHUNK, Layout, ROWS};
 
 use crate::Activations;
 
@@ -91,10 +91,12 @@ impl<'a> Weights<'a> {
         let single = self.layout.groups() == 1;
         let table = matches!(self.levels, Levels::Table(_));
         match activations {
-            Activations::Int8 if bits <= 8 && (bits <= 4 || !table) && (single || group % ROWS == 0) => {
+            Activations::Int8
+                if matches!(bits, 2..=6 | 8) && (bits <= 4 || !table) && (single || group.is_multiple_of(ROWS)) =>
+            {
                 Route::Int8 { block: block(group, single) }
             }
-            Activations::Bf16 if bits <= 5 && (single || group % 32 == 0) => Route::Pairs,
+            Activations::Bf16 if matches!(bits, 2..=5) && (single || group.is_multiple_of(CHUNK)) => Route::Pairs,
             _ => Route::Decoded,
         }
     }

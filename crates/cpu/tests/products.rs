@@ -145,6 +145,10 @@ impl Sample {
                 let error = (f64::from(*found) - value).abs();
                 assert!(error <= bound, "{isa}: {case}: {activations}: {found} at {i}, not {value} ± {bound}");
             }
+            // Where a matrix unit takes over, sums are made in another order.
+            if isa.to_string() == "amx" && self.rows >= 24 {
+                continue;
+            }
             // A row alone gives what it gives among others, bit for bit.
             let one = matmul(&w, &self.x[..columns], 1, Side::Transposed, activations, isa);
             assert_eq!(one, y[..out], "{isa}: {case}: {activations}: one row");
@@ -187,7 +191,7 @@ fn every_kernel_is_the_naive_product() {
                 .enumerate()
         {
             for code in ["int", "uint"] {
-                let rows = [1, 2, 3, 5, 12, 14][(bits + n) % 6];
+                let rows = [1, 2, 3, 5, 14, 33][(bits + n) % 6];
                 if !few || n == bits % 6 {
                     check(
                         &format!("{code}{bits}/{group}/{kind}"),

@@ -1,4 +1,4 @@
-//! AMX: a unit that multiplies matrices of bytes, 16 rows by 64 columns at a time.
+//! AMX: a unit that multiplies matrices of bf16, 16 rows by 32 columns at a time.
 //!
 //! Rust has no stable intrinsics for it, so its instructions are assembled by hand.
 
@@ -8,42 +8,35 @@ use std::sync::LazyLock;
 
 use quench_format::tiles::ROWS;
 
-/// The machine has AMX with 8-bit integers, and the system lets this process use it.
+/// The machine has AMX with bf16, and the system lets this process use it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amx(());
-
-/// Words of a row of the input: 64 columns.
-pub(crate) const WORDS: usize = 16;
 
 impl Amx {
     pub(crate) fn detect() -> Option<Self> {
         static HAS: LazyLock<bool> = LazyLock::new(|| {
             const TILE: u32 = 1 << 24;
-            const INT8: u32 = 1 << 25;
+            const BF16: u32 = 1 << 22;
             // The maximal leaf is asked for first: beyond it the answer would be that of another leaf.
             let leaves = __cpuid_count(0, 0).eax;
-            leaves >= 7 && __cpuid_count(7, 0).edx & (TILE | INT8) == TILE | INT8 && permitted()
+            leaves >= 7 && __cpuid_count(7, 0).edx & (TILE | BF16) == TILE | BF16 && permitted()
         });
         HAS.then_some(Self(()))
     }
 
-    /// Prepares the unit of this thread for [`Tiles::multiply`] with `rows` rows and `steps` steps (8 or 16).
-    ///
-    /// # Panics
-    ///
-    /// If the unit has no such tiles.
-    pub(crate) fn tiles(self, rows: usize, steps: usize) -> Tiles {
-        assert!((1..=16).contains(&rows) && (1..=16).contains(&steps), "tiles of {rows} rows and {steps} steps");
-        let mut config = Config { palette: 1, start: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        // Two of sums, one of the input, two of the matrix.
-        for (tile, rows, bytes) in [(0, rows, 64), (1, rows, 64), (2, rows, 4 * steps), (3, steps, 64), (4, steps, 64)]
-        {
-            (config.rows[tile], config.bytes[tile]) = (rows as u8, bytes as u16);
-        }
+    /// Prepares the unit of this thread for [`Tiles::multiply`].
+    pub(crate) fn tiles(self) -> Tiles {
+        let config = Config { palette: 1, start: 0, reserved: [0; 14], bytes: [64; 16], rows: [16; 16] };
+        let config = Config { bytes: first_eight(config.bytes), rows: first_eight(config.rows), ..config };
         // SAFETY: the token says that the unit is there and permitted; it reads the 64 bytes of the configuration.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-        Tiles { rows, steps }
+        Tiles(())
     }
+}
+
+/// There are eight tiles; what is said of others must be zero.
+fn first_eight<T: Copy + Default>(values: [T; 16]) -> [T; 16] {
+    std::array::from_fn(|tile| if tile < 8 { values[tile] } else { T::default() })
 }
 
 /// Asks Linux for the registers, which are too large to be saved for everyone.
@@ -77,60 +70,64 @@ struct Config {
 }
 
 /// The unit of this thread, prepared until this is dropped.
-pub(crate) struct Tiles {
-    rows: usize,
-    steps: usize,
-}
+pub(crate) struct Tiles(());
+
+/// Sixteen rows of 64 bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Block<T>(pub [[T; ROWS]; ROWS]);
 
 impl Tiles {
-    /// `to[t][i][r] = Σ x[i, j] · w[t][r, j]` over as many columns as there are codes; signed bytes, exact sums.
+    /// `sums[s][t][i, r] += Σ x[s][i, j] · w[t][r, j]` for two strips of sixteen rows and two tiles of the matrix.
     ///
-    /// - `x`: 64 columns of every row beside each other, `[columns / 64, rows, 16 words]`
-    /// - `start`: the step of `x` at which to begin
-    /// - `w`: lines of two tiles of the matrix, `[steps, 16 words]` each
+    /// - `x`: 32 columns of every row of a strip, as pairs of bf16, for each chunk of columns
+    /// - `w`: 16 pairs of columns for every row of a tile, for each chunk of columns
     ///
     /// # Panics
     ///
-    /// If the operands are too short, or not whole tiles.
-    #[inline(always)]
-    pub(crate) fn multiply<const M: usize>(
-        &self,
-        x: &[i32],
-        start: usize,
-        w: [&[[u32; ROWS]]; 2],
-        to: &mut [[[i32; ROWS]; M]; 2],
-    ) {
-        let lines = w[0].len();
-        // 16 steps are one row of 64 columns, 8 are half of one: no tile goes beyond the row in which it starts.
-        assert!(self.rows == M && lines == w[1].len() && lines % self.steps == 0 && start % self.steps == 0);
-        assert!(x.len() >= (start + lines).div_ceil(WORDS) * WORDS * M, "columns of the input");
-        // SAFETY: `self` says that the unit is prepared for these tiles; it reads within the operands, which the
-        // assertions have measured, and writes `to`. No other code of this program uses its registers.
+    /// If the operands differ in length.
+    pub(crate) fn multiply(&self, x: [&[Block<u32>]; 2], w: [&[Block<u32>]; 2], sums: [[&mut Block<f32>; 2]; 2]) {
+        let chunks = x[0].len();
+        assert!(x[1].len() == chunks && w[0].len() == chunks && w[1].len() == chunks, "chunks of columns");
+        assert!(chunks > 0, "no columns");
+        let [[s00, s01], [s10, s11]] = sums;
+        // SAFETY: `self` says that the unit is prepared for eight tiles of 16 rows of 64 bytes, the size of a block; it
+        // reads `chunks` blocks of each operand and reads and writes the sums. No other code of this program uses its
+        // registers.
         unsafe {
-            asm!("tilezero tmm0", "tilezero tmm1", options(nomem, nostack));
-            let mut line = 0;
-            while line < lines {
-                let step = start + line;
-                let x = x.as_ptr().add(step / WORDS * WORDS * M + step % WORDS);
-                asm!(
-                    "tileloadd tmm2, [{x} + {stride}]",
-                    "tileloadd tmm3, [{w0} + {stride}]",
-                    "tdpbssd tmm0, tmm2, tmm3",
-                    "tileloadd tmm4, [{w1} + {stride}]",
-                    "tdpbssd tmm1, tmm2, tmm4",
-                    x = in(reg) x,
-                    w0 = in(reg) w[0].as_ptr().add(line),
-                    w1 = in(reg) w[1].as_ptr().add(line),
-                    stride = in(reg) 64_usize,
-                    options(nostack, readonly),
-                );
-                line += self.steps;
-            }
             asm!(
-                "tilestored [{to} + {stride}], tmm0",
-                "tilestored [{next} + {stride}], tmm1",
-                to = in(reg) to[0].as_mut_ptr(),
-                next = in(reg) to[1].as_mut_ptr(),
+                "tileloadd tmm0, [{s00} + {stride}]",
+                "tileloadd tmm1, [{s01} + {stride}]",
+                "tileloadd tmm2, [{s10} + {stride}]",
+                "tileloadd tmm3, [{s11} + {stride}]",
+                "2:",
+                "tileloadd tmm4, [{x0} + {stride}]",
+                "tileloadd tmm6, [{w0} + {stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{w1} + {stride}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{x1} + {stride}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x0}, 1024",
+                "add {x1}, 1024",
+                "add {w0}, 1024",
+                "add {w1}, 1024",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{s00} + {stride}], tmm0",
+                "tilestored [{s01} + {stride}], tmm1",
+                "tilestored [{s10} + {stride}], tmm2",
+                "tilestored [{s11} + {stride}], tmm3",
+                s00 = in(reg) s00,
+                s01 = in(reg) s01,
+                s10 = in(reg) s10,
+                s11 = in(reg) s11,
+                x0 = inout(reg) x[0].as_ptr() => _,
+                x1 = inout(reg) x[1].as_ptr() => _,
+                w0 = inout(reg) w[0].as_ptr() => _,
+                w1 = inout(reg) w[1].as_ptr() => _,
+                chunks = inout(reg) chunks => _,
                 stride = in(reg) 64_usize,
                 options(nostack),
             );

@@ -100,8 +100,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn minus(self, codes: [__m256i; 2], center: u8) -> [__m256i; 2] {
-        both!(H => unsafe { _mm256_sub_epi8(codes[H], _mm256_set1_epi8(center.cast_signed())) })
+    fn halves(self, low: [__m256; 2], high: [__m256; 2]) -> [__m256i; 2] {
+        both!(H => unsafe {
+            let half = _mm256_set1_epi32(0x8000);
+            let low = _mm256_srli_epi32::<16>(_mm256_add_epi32(_mm256_castps_si256(low[H]), half));
+            _mm256_blend_epi16::<0xaa>(low, _mm256_add_epi32(_mm256_castps_si256(high[H]), half))
+        })
     }
 
     #[inline(always)]
@@ -156,11 +160,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), x);
             _mm256_add_epi32(sums[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
-    }
-
-    #[inline(always)]
-    fn load_sums(self, sums: &[i32; ROWS]) -> [__m256i; 2] {
-        both!(H => unsafe { _mm256_loadu_si256(sums.as_ptr().add(8 * H).cast()) })
     }
 
     #[inline(always)]

@@ -108,8 +108,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn minus(self, codes: __m512i, center: u8) -> __m512i {
-        unsafe { _mm512_sub_epi8(codes, _mm512_set1_epi8(center.cast_signed())) }
+    fn halves(self, low: __m512, high: __m512) -> __m512i {
+        unsafe {
+            let half = _mm512_set1_epi32(0x8000);
+            let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
+            let high = _mm512_add_epi32(_mm512_castps_si512(high), half);
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high)
+        }
     }
 
     #[inline(always)]
@@ -145,11 +150,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn dot_wide(self, sums: __m512i, codes: __m512i, x: i32) -> __m512i {
         self.dot(sums, codes, x)
-    }
-
-    #[inline(always)]
-    fn load_sums(self, sums: &[i32; ROWS]) -> __m512i {
-        unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
     }
 
     #[inline(always)]

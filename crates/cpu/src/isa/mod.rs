@@ -8,41 +8,20 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+#[cfg(not(target_arch = "x86_64"))]
+mod no_matrix;
 pub(crate) mod portable;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-#[cfg(not(target_arch = "x86_64"))]
-use quench_format::tiles::ROWS;
-
 use crate::simd::Job;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use amx::Amx as Matrix;
-
-/// No unit that multiplies matrices is known here.
+pub(crate) use amx::{Amx as Matrix, Block, Tiles as MatrixTiles};
 #[cfg(not(target_arch = "x86_64"))]
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Matrix {}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl Matrix {
-    pub(crate) fn tiles(self, _: usize, _: usize) -> Self {
-        self
-    }
-
-    pub(crate) fn multiply<const M: usize>(
-        &self,
-        _: &[i32],
-        _: usize,
-        _: [&[[u32; ROWS]]; 2],
-        _: &mut [[[i32; ROWS]; M]; 2],
-    ) {
-        match *self {}
-    }
-}
+pub(crate) use no_matrix::{Block, Matrix, MatrixTiles};
 
 /// An instruction set that this machine has; the best one unless `QUENCH_ISA` names another.
 ///

@@ -58,7 +58,7 @@ impl Simd for Neon {
     type Table = [f32; 16];
 
     const BIAS: i32 = 128;
-    const HEIGHT: usize = 3;
+    const HEIGHT: usize = 4;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -78,8 +78,13 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn minus(self, codes: [uint8x16_t; 4], center: u8) -> [uint8x16_t; 4] {
-        all!(Q => unsafe { vsubq_u8(codes[Q], vdupq_n_u8(center)) })
+    fn halves(self, low: [float32x4_t; 4], high: [float32x4_t; 4]) -> [uint8x16_t; 4] {
+        all!(Q => unsafe {
+            let half = vdupq_n_u32(0x8000);
+            let low = vshrq_n_u32::<16>(vaddq_u32(vreinterpretq_u32_f32(low[Q]), half));
+            let high = vandq_u32(vaddq_u32(vreinterpretq_u32_f32(high[Q]), half), vdupq_n_u32(0xffff_0000));
+            vreinterpretq_u8_u32(vorrq_u32(low, high))
+        })
     }
 
     #[inline(always)]
@@ -117,11 +122,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn dot_wide(self, sums: [int32x4_t; 4], codes: [uint8x16_t; 4], x: i32) -> [int32x4_t; 4] {
         self.dot(sums, all!(Q => unsafe { veorq_u8(codes[Q], vdupq_n_u8(0x80)) }), x)
-    }
-
-    #[inline(always)]
-    fn load_sums(self, sums: &[i32; ROWS]) -> [int32x4_t; 4] {
-        all!(Q => unsafe { vld1q_s32(sums.as_ptr().add(4 * Q)) })
     }
 
     #[inline(always)]

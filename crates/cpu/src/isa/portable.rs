@@ -16,7 +16,7 @@ impl Simd for Portable {
     type Table = [f32; 16];
 
     const BIAS: i32 = 0;
-    const HEIGHT: usize = 4;
+    const HEIGHT: usize = 1;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -35,8 +35,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn minus(self, codes: [u32; ROWS], center: u8) -> [u32; ROWS] {
-        codes.map(|word| u32::from_le_bytes(word.to_le_bytes().map(|byte| byte.wrapping_sub(center))))
+    fn halves(self, low: [f32; ROWS], high: [f32; ROWS]) -> [u32; ROWS] {
+        let rounded = |x: f32| x.to_bits().wrapping_add(0x8000);
+        std::array::from_fn(|r| rounded(low[r]) >> 16 | rounded(high[r]) & 0xffff_0000)
     }
 
     #[inline(always)]
@@ -79,11 +80,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn dot_wide(self, sums: [i32; ROWS], codes: [u32; ROWS], x: i32) -> [i32; ROWS] {
         self.dot(sums, codes, x)
-    }
-
-    #[inline(always)]
-    fn load_sums(self, sums: &[i32; ROWS]) -> [i32; ROWS] {
-        *sums
     }
 
     #[inline(always)]
