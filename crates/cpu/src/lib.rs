@@ -1,7 +1,8 @@
 //! Products of packed matrices on the CPU, which never write the dense matrix.
 //!
 //! A matrix comes in tiles of sixteen rows ([`quench_format::tiles`]); [`matmul`] multiplies by it from either side,
-//! [`decode`] and [`select`] write it out, whole or by rows. Slices in, slices out: no Burn here.
+//! [`decode`] and [`select`] write it out, whole or by rows; [`dense`] is for the few matrices that stay dense. Slices in,
+//! slices out: no Burn here.
 //!
 //! # Numerics
 //!
@@ -22,6 +23,7 @@
 
 mod activations;
 mod decoded;
+mod dense;
 mod input;
 mod int8;
 mod isa;
@@ -33,6 +35,7 @@ mod unpack;
 mod weights;
 
 pub use activations::Activations;
+pub use dense::{DENSE_ROWS, dense};
 pub use isa::Isa;
 pub use product::{Side, decode, matmul, select};
 pub use weights::{Levels, Weights};

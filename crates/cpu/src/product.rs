@@ -270,20 +270,43 @@ fn by_tiles(
     y: &mut [f32],
     task: impl Fn(Range<usize>, &mut [&mut [f32]]) + Sync,
 ) {
-    let (tiles, out) = (w.layout().tiles(), w.layout().shape[0]);
+    let [out, columns] = w.layout().shape;
+    debug_assert_eq!(y.len(), rows * out);
+    let most = if once { w.layout().tiles() } else { (CACHE / w.tile_bytes()).max(1) };
+    let columns_of = Columns { out, width: ROWS, k: columns, most: most.saturating_mul(ROWS) };
+    share(columns_of, y, task);
+}
+
+/// How the columns of an output are shared.
+pub(crate) struct Columns {
+    /// All of them.
+    pub out: usize,
+    /// Columns that stay together, a unit.
+    pub width: usize,
+    /// Products that each element sums up.
+    pub k: usize,
+    /// Most columns of a task.
+    pub most: usize,
+}
+
+/// Shares the columns of `y` `[.., out]` among threads: runs `task` for ranges of units that make them up, with the part of
+/// every row of `y` that is theirs.
+pub(crate) fn share(columns: Columns, y: &mut [f32], task: impl Fn(Range<usize>, &mut [&mut [f32]]) + Sync) {
+    let Columns { out, width, k, most } = columns;
+    let units = out.div_ceil(width);
     let threads = rayon::current_num_threads();
-    let alone = threads == 1 || rows * out * w.layout().shape[1] < ALONE;
-    // One panel reads the weights once, in one go for each thread; some more parts even out what the threads get.
-    let most = if once { tiles } else { (CACHE / w.tile_bytes()).max(1) };
-    let per_task = if alone { most } else { most.min(tiles.div_ceil(4 * threads)) }.max(1);
+    let alone = threads == 1 || y.len().saturating_mul(k) < ALONE;
+    let most = (most / width).max(1);
+    // Some more parts than threads even out what each of them gets.
+    let per_task = if alone { most } else { most.min(units.div_ceil(4 * threads)) }.max(1);
     let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-    parts.resize_with(tiles.div_ceil(per_task), || Vec::with_capacity(rows));
+    parts.resize_with(units.div_ceil(per_task), || Vec::with_capacity(y.len() / out));
     for row in y.chunks_exact_mut(out) {
-        for (part, to) in parts.iter_mut().zip(row.chunks_mut(per_task * ROWS)) {
+        for (part, to) in parts.iter_mut().zip(row.chunks_mut(per_task * width)) {
             part.push(to);
         }
     }
-    let run = |(p, mut to): (usize, Vec<&mut [f32]>)| task(p * per_task..tiles.min((p + 1) * per_task), &mut to);
+    let run = |(p, mut to): (usize, Vec<&mut [f32]>)| task(p * per_task..units.min((p + 1) * per_task), &mut to);
     match alone {
         true => parts.into_iter().enumerate().for_each(run),
         false => parts.into_par_iter().enumerate().with_max_len(1).for_each(run),

@@ -3,7 +3,7 @@
 //! Under Miri, which runs the portable code only, cases are few and small.
 
 use proptest::prelude::*;
-use quench_cpu::{Activations, Isa, Levels, Side, Weights, decode, matmul, select};
+use quench_cpu::{Activations, Isa, Levels, Side, Weights, decode, dense, matmul, select};
 use quench_format::tiles::Tiles;
 use quench_format::{Code, Packed, Scales, Scheme};
 
@@ -238,6 +238,34 @@ fn threads_and_panels_share_the_work_without_a_trace() {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dense_matrix_times_few_rows() {
+    for (shape, rows) in [([1, 1], 1), ([5, 33], 3), ([130, 257], 8), ([700, 500], 16), ([9, 16], 0)] {
+        if cfg!(miri) && shape[0] > 100 {
+            continue;
+        }
+        let (noise, [out, columns]) = (&mut Noise(6), shape);
+        let mut floats = |n: usize| (0..n).map(|_| noise.float()).collect::<Vec<_>>();
+        let (w, x) = (floats(out * columns), floats(rows * columns));
+        for isa in Isa::all() {
+            let y = dense(&w, shape, &x, rows, isa);
+            for (i, found) in y.iter().enumerate() {
+                let (x, w) = (&x[i / out * columns..][..columns], &w[i % out * columns..][..columns]);
+                let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                let (value, size) = terms.fold((0.0, 0.0), |(value, size), term| (value + term, size + term.abs()));
+                let bound = (columns + 2) as f64 * size * 2f64.powi(-24);
+                assert!(
+                    (f64::from(*found) - value).abs() <= bound,
+                    "{isa} {shape:?} {rows}: {found} at {i}, not {value}"
+                );
+            }
+            if rows > 0 {
+                assert_eq!(dense(&w, shape, &x[..columns], 1, isa), y[..out], "{isa} {shape:?}: one row");
             }
         }
     }

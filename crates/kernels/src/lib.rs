@@ -16,10 +16,12 @@
 )]
 
 mod backends;
+mod dense;
 mod ops;
 mod qtensor;
 mod reference;
 
+pub use dense::dense_matmul;
 pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};
 pub use qtensor::QTensor;
 pub use quench_cpu::Isa;

@@ -84,4 +84,10 @@ pub trait QuantBackend: Backend {
     fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self> {
         reference::select::<Self>(rows, w)
     }
+
+    /// `x · Wᵀ` for a dense matrix: `x` `[rows, in]`, `w` `[out, in]` of one float dtype, which the product has too.
+    #[fusion(default)]
+    fn dense_matmul(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(x, Self::float_transpose(w))
+    }
 }

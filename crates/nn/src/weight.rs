@@ -87,7 +87,7 @@ fn dense_matmul<const D: usize>(x: Tensor<D>, w: Tensor<2>) -> Tensor<D> {
         // `reshape` reads a 0 as "keep this dimension", and not every backend multiplies nothing.
         return Tensor::zeros(dims, (&x.device(), x.dtype()));
     }
-    x.reshape([rows, columns]).matmul(w.transpose()).reshape(dims)
+    quench_kernels::dense_matmul(x.reshape([rows, columns]), w).reshape(dims)
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ impl Avx512 {
 
     /// With AMX.
     pub(crate) fn detect_amx() -> Option<Self> {
-        Some(Self { amx: Some(Amx::detect()?), ..Self::detect()? })
+        let simd = Self::detect()?;
+        Some(Self { amx: Some(Amx::detect()?), ..simd })
     }
 }
 

@@ -3,7 +3,7 @@
 //! No machine of this kind was at hand: it is compiled for `aarch64-unknown-linux-gnu` and tested under QEMU.
 
 use std::arch::aarch64::*;
-use std::arch::is_aarch64_feature_detected;
+use std::arch::{asm, is_aarch64_feature_detected};
 
 use quench_format::FloatKind;
 use quench_format::tiles::{ROWS, scale};
@@ -114,8 +114,18 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn dot(self, sums: [int32x4_t; 4], codes: [uint8x16_t; 4], x: i32) -> [int32x4_t; 4] {
+        // Its intrinsic is not stable yet.
         all!(Q => unsafe {
-            vdotq_s32(sums[Q], vreinterpretq_s8_u8(codes[Q]), vreinterpretq_s8_s32(vdupq_n_s32(x)))
+            let mut sums = sums[Q];
+            asm!(
+                ".arch_extension dotprod",
+                "sdot {sums:v}.4s, {codes:v}.16b, {x:v}.16b",
+                sums = inout(vreg) sums,
+                codes = in(vreg) codes[Q],
+                x = in(vreg) vdupq_n_s32(x),
+                options(pure, nomem, nostack),
+            );
+            sums
         })
     }
 

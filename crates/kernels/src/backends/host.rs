@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, IntDType, TensorData};
-use quench_cpu::{Isa, Weights};
+use quench_cpu::{DENSE_ROWS, Isa, Weights};
 
 use crate::ops::{Layout, Levels, Order, PackedParts, Side};
 
@@ -58,6 +58,22 @@ pub(crate) fn matmul<B: HostBackend>(x: FloatTensor<B>, w: PackedParts<B>, side:
         DType::F32 => y,
         dtype => B::float_cast(y, FloatDType::from(dtype)),
     }
+}
+
+/// `x · Wᵀ` for a dense matrix: our own for few rows in f32, the backend's for more.
+///
+/// Flex multiplies one row on one thread, and eight rows by a transposed matrix no faster than it packs the matrix.
+pub(crate) fn dense_matmul<B: HostBackend>(x: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+    let ([rows, _], shape) = (x.shape().dims::<2>(), w.shape().dims::<2>());
+    if rows > DENSE_ROWS || x.dtype() != DType::F32 || w.dtype() != DType::F32 {
+        return B::float_matmul(x, B::float_transpose(w));
+    }
+    let y = match B::f32s(&w) {
+        Cow::Borrowed(values) => quench_cpu::dense(values, shape, &B::f32s(&x), rows, Isa::chosen()),
+        // Not row-major, so that it would be copied first.
+        Cow::Owned(_) => return B::float_matmul(x, B::float_transpose(w)),
+    };
+    B::float_from_data(TensorData::new(y, [rows, shape[0]]), &x.device())
 }
 
 /// [`PackedParts`] as slices.

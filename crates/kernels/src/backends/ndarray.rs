@@ -21,6 +21,10 @@ impl QuantBackend for NdArray {
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {
         host::select(rows, w)
     }
+
+    fn dense_matmul(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        host::dense_matmul::<Self>(x, w)
+    }
 }
 
 impl HostBackend for NdArray {

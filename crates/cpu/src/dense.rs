@@ -1,0 +1,116 @@
+//! A dense matrix times a few rows: what stays unquantized beside packed layers.
+
+use quench_format::tiles::ROWS;
+
+use crate::Isa;
+use crate::product::{Columns, share};
+use crate::simd::{Job, Simd};
+
+/// Rows up to which [`dense`] reads the matrix once and is limited by memory; a blocked product is better beyond.
+pub const DENSE_ROWS: usize = 16;
+
+/// `x · Wᵀ` in f32 for a dense matrix, for few rows.
+///
+/// - `w`: `[out, in]`
+/// - `x`: `[rows, in]`
+/// - returns `[rows, out]`; each element is the same for any number of rows and threads
+///
+/// # Panics
+///
+/// If a length is wrong.
+pub fn dense(w: &[f32], [out, columns]: [usize; 2], x: &[f32], rows: usize, isa: Isa) -> Vec<f32> {
+    assert_eq!(w.len(), out * columns, "elements of a matrix [{out}, {columns}]");
+    assert_eq!(x.len(), rows * columns, "x is not {rows} rows of {columns}, for a matrix [{out}, {columns}]");
+    let mut y = vec![0.0; rows * out];
+    if !y.is_empty() {
+        isa.run(Dense { w, columns, x, y: &mut y, out });
+    }
+    y
+}
+
+struct Dense<'a> {
+    w: &'a [f32],
+    columns: usize,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    out: usize,
+}
+
+impl Job for Dense<'_> {
+    type Output = ();
+
+    fn run<S: Simd>(self, simd: S) {
+        let Self { w, columns, x, y, out } = self;
+        share(Columns { out, width: 1, k: columns, most: out }, y, |range, to| {
+            // So few rows of the matrix stay in a cache while the rows of x go by.
+            for first in range.clone().step_by(R) {
+                let n = R.min(range.end - first);
+                let w: [_; R] = std::array::from_fn(|r| &w[(first + r.min(n - 1)) * columns..][..columns]);
+                for (p, x) in x.chunks(M * columns).enumerate() {
+                    let m = x.len() / columns;
+                    let x: [_; M] = std::array::from_fn(|i| &x[i.min(m - 1) * columns..][..columns]);
+                    let sums = match m {
+                        1 => simd.vectorize(Dots { w, x: [x[0]] }).map(|[sum]| [sum; M]),
+                        _ => simd.vectorize(Dots { w, x }),
+                    };
+                    for (i, to) in to[p * M..][..m].iter_mut().enumerate() {
+                        for (r, sums) in sums[..n].iter().enumerate() {
+                            to[first - range.start + r] = sums[i];
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Rows of the matrix at a time.
+const R: usize = 4;
+/// Rows of the input at a time.
+const M: usize = 4;
+
+/// All dot products of some rows with some others.
+struct Dots<'a, const R: usize, const M: usize> {
+    w: [&'a [f32]; R],
+    x: [&'a [f32]; M],
+}
+
+impl<const R: usize, const M: usize> Job for Dots<'_, R, M> {
+    type Output = [[f32; M]; R];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [[f32; M]; R] {
+        let mut sums = [[simd.splat(0.0); M]; R];
+        let (mut w, mut x) = ([&[][..]; R], [&[][..]; M]);
+        let whole = self.w[0].len() / ROWS;
+        for r in 0..R {
+            w[r] = &self.w[r].as_chunks::<ROWS>().0[..whole];
+        }
+        for i in 0..M {
+            x[i] = &self.x[i].as_chunks::<ROWS>().0[..whole];
+        }
+        for k in 0..whole {
+            let mut rows = [simd.splat(0.0); M];
+            for i in 0..M {
+                rows[i] = simd.load(&x[i][k]);
+            }
+            for r in 0..R {
+                simd.prefetch(w[r][k].as_ptr().wrapping_byte_add(1024).cast());
+                let w = simd.load(&w[r][k]);
+                for i in 0..M {
+                    sums[r][i] = simd.mul_add(w, rows[i], sums[r][i]);
+                }
+            }
+        }
+        let mut dots = [[0.0; M]; R];
+        for r in 0..R {
+            for i in 0..M {
+                let mut lanes = [0.0; ROWS];
+                simd.store(sums[r][i], &mut lanes);
+                let rest = self.w[r].as_chunks::<ROWS>().1.iter().zip(self.x[i].as_chunks::<ROWS>().1);
+                dots[r][i] = lanes.iter().sum::<f32>() + rest.map(|(w, x)| w * x).sum::<f32>();
+            }
+        }
+        dots
+    }
+}
