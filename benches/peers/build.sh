@@ -109,8 +109,8 @@ build_ggml() {
 }
 
 build_ik() {
-    # OpenMP, since without it threads are started anew for each product.
-    local options=(-DGGML_OPENMP=ON -DCMAKE_CXX_STANDARD=20 -DGGML_IQK_FA_ALL_QUANTS=OFF -DGGML_MAX_CONTEXTS=4096)
+    # OpenMP, since without it threads are started anew for each product; no attention, which is most of the compilation.
+    local options=(-DGGML_OPENMP=ON -DCMAKE_CXX_STANDARD=20 -DGGML_IQK_FLASH_ATTENTION=OFF -DGGML_MAX_CONTEXTS=4096)
     local commit key tree=$out/ik
     if ! commit=$(git -C "$ik" rev-parse HEAD 2>/dev/null); then
         echo "ik: left out, no clone of ik_llama.cpp at $ik (QUENCH_IK names another place)"

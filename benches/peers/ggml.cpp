@@ -212,6 +212,16 @@ Batch & batch_of(Peer & peer, int64_t m) {
 
 extern "C" {
 
+#ifdef QUENCH_PEER_IK
+// Attention is left out of the build, but not its names.
+void iqk_flash_attn_noalibi(void) {
+    abort();
+}
+void iqk_fa_work_buffer_size(void) {
+    abort();
+}
+#endif
+
 const char * quench_peer_version(void) {
     return QUENCH_PEER_VERSION;
 }
