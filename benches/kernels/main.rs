@@ -17,6 +17,7 @@ mod peer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use contestant::{Burn, Burns, Contestant, OURS, Ours, Problem};
 use host::Host;
-use limits::Stream;
+use limits::{Stream, median};
 use peer::{PEERS, Peer, Peers};
 use quench::format::Scheme;
 use rand::SeedableRng;
@@ -152,7 +153,7 @@ struct Times {
     runs: Vec<f64>,
     /// The median of each turn, in seconds, and the bandwidth just before it, in bytes a second.
     turns: Vec<[f64; 2]>,
-    /// Seconds of the product that was checked, to plan with.
+    /// Seconds of one product, to plan with.
     first: f64,
 }
 
@@ -191,7 +192,7 @@ fn main() {
         println!("  {:<24} {:>8.0} Gop/s", peak.name, peak.ops / 1e9);
     }
 
-    let mut results = Vec::new();
+    let (mut results, mut longest) = (Vec::new(), BTreeMap::new());
     for shape in shapes {
         let most = rows.iter().copied().max().unwrap_or(1);
         let problem = Arc::new(Problem::new(shape.0, most, args.footprint << 20, threads));
@@ -201,18 +202,15 @@ fn main() {
                 let mut times: Vec<Times> =
                     first.iter().map(|first| Times { first: first[&rows], ..Times::default() }).collect();
                 for round in 0..args.rounds {
-                    eprint!(
-                        "\r{shape}, {} weights, {rows} rows: round {} of {} ",
-                        caches.name(),
-                        round + 1,
-                        args.rounds
-                    );
+                    let (state, turn, rounds) = (caches.name(), round + 1, args.rounds);
+                    progress(&format!("{shape}, {rows} rows, {state} weights: round {turn} of {rounds}"));
                     take_turns(&mut starters, &mut times, &stream, rows, caches, round);
                 }
-                eprint!("\r{:60}\r", "");
+                progress("");
                 results.extend(report(&starters, &times, shape, rows, caches));
             }
         }
+        rests(&starters, &mut longest);
         for starter in starters {
             let Starter { entry, contestant, .. } = starter;
             entry.host.call(move || drop(contestant));
@@ -223,8 +221,10 @@ fn main() {
         let (all, own) = (all_now - all, own_now - own);
         all.saturating_sub(own) as f64 / all.max(1) as f64
     });
+    let longest: Vec<String> = longest.iter().map(|(name, rest)| format!("{name} {:.1}", 1e3 * rest)).collect();
+    println!("\nLongest wait for threads to sleep after a turn, in ms: {}.", longest.join(", "));
     if let Some(others) = others {
-        println!("\nOther processes had {:.0} % of the CPU time that was used.", 100.0 * others);
+        println!("Other processes had {:.0} % of the CPU time that was used.", 100.0 * others);
     }
     if let Some(path) = args.json {
         let peaks: BTreeMap<_, _> = peaks.iter().map(|peak| (peak.name, peak.ops)).collect();
@@ -282,7 +282,7 @@ fn first_number(kind: &str) -> u32 {
     digits.collect::<String>().parse().unwrap_or(32)
 }
 
-/// Makes the weights of all entries and checks their products; the seconds of the first product, by rows.
+/// Makes the weights of all entries and checks their products; the seconds that one takes, by rows.
 fn prepare<'a>(
     entries: &'a [Entry],
     problem: &Arc<Problem>,
@@ -292,15 +292,16 @@ fn prepare<'a>(
     let checked: Vec<Vec<f32>> = problem.checked.iter().map(|&row| problem.w[row * k..][..k].to_vec()).collect();
     let (mut starters, mut firsts) = (Vec::new(), Vec::new());
     for entry in entries {
-        eprint!("\r{:60}\rpreparing {n}x{k}: {} ", "", entry.name);
+        progress(&format!("{n}x{k}: preparing {}", entry.name));
         let (make, problem, rows, checked) = (entry.make.clone(), problem.clone(), rows.to_vec(), checked.clone());
         let name = entry.name.clone();
         let made = entry.host.call(move || {
             let mut contestant = make(&problem)?;
             let mut first = BTreeMap::new();
             for rows in rows {
-                let start = Instant::now();
                 let y = contestant.result(0, rows);
+                let start = Instant::now();
+                contestant.run(0, rows);
                 first.insert(rows, start.elapsed().as_secs_f64());
                 let error = problem.error(&y, rows, contestant.weight().unwrap_or(&checked));
                 assert!(error < 0.2, "{name}: relative error {error} with {rows} rows");
@@ -313,14 +314,15 @@ fn prepare<'a>(
             Some((contestant, first))
         });
         let Some((contestant, first)) = made else {
-            eprintln!("\r{:60}\r{} does not take part: nothing for this CPU or shape", "", entry.name);
+            progress("");
+            eprintln!("{} does not take part: nothing for this CPU or shape", entry.name);
             continue;
         };
         let (bytes, copies) = (contestant.bytes(), contestant.copies());
         starters.push(Starter { entry, contestant: Some(contestant), bytes, copies, next: 0, rest: None });
         firsts.push(first);
     }
-    eprint!("\r{:60}\r", "");
+    progress("");
     (starters, firsts)
 }
 
@@ -360,7 +362,9 @@ fn take_turns(
                 start.elapsed().as_secs_f64()
             };
             let warm = if first < TURN / 3.0 { 3 } else { usize::from(first < LONG) };
-            (0..warm).for_each(|_| drop(product()));
+            for _ in 0..warm {
+                product();
+            }
             // No weight twice in a turn, or it is not cold.
             let most = if caches == Caches::Cold { copies.saturating_sub(warm).max(1) } else { usize::MAX };
             let start = Instant::now();
@@ -375,11 +379,21 @@ fn take_turns(
         starter.next = next;
         let rest = host::wait_for_rest();
         if rest.is_none() {
-            eprintln!("\r{:60}\rthe threads of {} do not sleep after its turn", "", starter.entry.name);
+            progress("");
+            eprintln!("the threads of {} do not sleep after its turn", starter.entry.name);
         }
         starter.rest = starter.rest.max(rest);
         times.turns.push([median(runs.clone()), bandwidth]);
         times.runs.extend(runs);
+    }
+}
+
+/// The longest that the threads of each library took to sleep, in seconds.
+fn rests<'a>(starters: &[Starter<'a>], longest: &mut BTreeMap<&'a str, f64>) {
+    for starter in starters {
+        let library = starter.entry.name.split('/').next().unwrap_or_default();
+        let longest = longest.entry(library).or_insert(0.0);
+        *longest = longest.max(starter.rest.unwrap_or_default().as_secs_f64());
     }
 }
 
@@ -437,15 +451,11 @@ fn report(starters: &[Starter], times: &[Times], shape: Size, rows: usize, cache
     lines
 }
 
-/// The middle one.
-///
-/// # Panics
-///
-/// If there is none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let [low, high] = [(values.len() - 1) / 2, values.len() / 2];
-    (values[low] + values[high]) / 2.0
+/// A line that the next one replaces, for a person who waits.
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{text:70}\r{text}");
+    }
 }
 
 fn cpu_name() -> String {
