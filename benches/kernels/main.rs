@@ -61,9 +61,9 @@ struct Args {
     /// Threads of each product; all cores if not given.
     #[arg(long)]
     threads: Option<usize>,
-    /// Megabytes of copies of a weight.
-    #[arg(long, default_value_t = 320)]
-    footprint: usize,
+    /// Megabytes of copies of a weight; 320, or less where half of the free memory is not enough for that, if not given.
+    #[arg(long, value_name = "MB")]
+    footprint: Option<usize>,
     /// Writes all that was measured there.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -192,10 +192,12 @@ fn main() {
         println!("  {:<24} {:>8.0} Gop/s", peak.name, peak.ops / 1e9);
     }
 
+    let footprint = args.footprint.unwrap_or_else(|| footprint(entries.len())) << 20;
+    println!("  {:<24} {:>8} MB of each weight", "copies", footprint >> 20);
     let (mut results, mut longest) = (Vec::new(), BTreeMap::new());
     for shape in shapes {
         let most = rows.iter().copied().max().unwrap_or(1);
-        let problem = Arc::new(Problem::new(shape.0, most, args.footprint << 20, threads));
+        let problem = Arc::new(Problem::new(shape.0, most, footprint, threads));
         let (mut starters, first) = prepare(&entries, &problem, &rows);
         for &caches in &caches {
             for &rows in &rows {
@@ -229,7 +231,7 @@ fn main() {
     if let Some(path) = args.json {
         let peaks: BTreeMap<_, _> = peaks.iter().map(|peak| (peak.name, peak.ops)).collect();
         let all = json!({
-            "cpu": cpu, "threads": threads, "rounds": args.rounds, "footprint": args.footprint << 20,
+            "cpu": cpu, "threads": threads, "rounds": args.rounds, "footprint": footprint,
             "stream": { "bytes": stream.bytes(), "bytes_per_second": bandwidth }, "peaks": peaks, "peers": versions,
             "others_share_of_cpu_time": others, "results": results,
         });
@@ -245,7 +247,7 @@ fn entries(args: &Args) -> (Vec<Entry>, BTreeMap<&'static str, String>) {
         let scheme: Scheme = text.parse().expect("a valid scheme");
         let name = text.strip_suffix("/f16").unwrap_or(text).replace('/', " g");
         let make: Make = Arc::new(move |problem| Some(Box::new(Ours::new(scheme, problem))));
-        let bits = u32::from(scheme.code.bits());
+        let bits = scheme.code.bits();
         entries.push(Entry { name: format!("quench/{name}"), bits, host: home.clone(), make });
     }
     for (kind, name, bits) in Burn::ALL {
@@ -274,6 +276,15 @@ fn entries(args: &Args) -> (Vec<Entry>, BTreeMap<&'static str, String>) {
     let asked = |name: &str| args.contestant.is_empty() || args.contestant.iter().any(|text| name.contains(text));
     entries.retain(|entry| asked(&entry.name));
     (entries, versions)
+}
+
+/// Megabytes of copies that each of so many contestants may have.
+fn footprint(contestants: usize) -> usize {
+    const ENOUGH: usize = 320;
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let megabytes = available.and_then(|kilobytes| kilobytes.parse::<usize>().ok()).map(|kilobytes| kilobytes >> 10);
+    megabytes.map_or(ENOUGH, |megabytes| (megabytes / 2 / contestants.max(1)).min(ENOUGH))
 }
 
 /// The bits of a peer's kind: 4 of `iq4_nl_r4`, 16 of `bf16`.
@@ -361,7 +372,7 @@ fn take_turns(
                 contestant.run(next, rows);
                 start.elapsed().as_secs_f64()
             };
-            let warm = if first < TURN / 3.0 { 3 } else { usize::from(first < LONG) };
+            let warm = if first < TURN / 3.0 { (copies / 4).clamp(1, 3) } else { usize::from(first < LONG) };
             for _ in 0..warm {
                 product();
             }
@@ -411,8 +422,8 @@ fn report(starters: &[Starter], times: &[Times], shape: Size, rows: usize, cache
         bandwidths.len(),
     );
     println!(
-        "  {:<22} {:>10} {:>10} {:>7} {:>9} {:>6}  {}",
-        "", "median us", "best us", "GB/s", "GFLOP/s", "of BW", "against the best other library of no fewer bits"
+        "  {:<22} {:>10} {:>10} {:>7} {:>9} {:>6}  against the best other library of no fewer bits",
+        "", "median us", "best us", "GB/s", "GFLOP/s", "of BW"
     );
 
     let mut order: Vec<usize> = (0..starters.len()).filter(|&i| !times[i].runs.is_empty()).collect();
