@@ -1,7 +1,8 @@
 //! Products of other libraries, loaded at run time: `benches/peers/peer.h` says what they offer, `benches/peers/build.sh`
 //! builds them.
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::error::Error;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,12 +37,19 @@ pub fn folder() -> PathBuf {
 }
 
 impl Peers {
-    /// Loads `libquench_peer_NAME.so`. Call it on the thread that will run its products.
-    pub fn load(name: &'static str) -> Result<Self, libloading::Error> {
-        Self::open(name, folder().join(format!("libquench_peer_{name}.so")).as_os_str())
+    /// Loads `libquench_peer_NAME.so`, or says why it does not. Call it on the thread that will run its products.
+    pub fn load(name: &'static str) -> Result<Self, String> {
+        let path = folder().join(format!("libquench_peer_{name}.so"));
+        if !path.exists() {
+            return Err(format!("no {}", path.display()));
+        }
+        Self::open(name, &path).map_err(|error| match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
     }
 
-    fn open(name: &'static str, path: &OsStr) -> Result<Self, libloading::Error> {
+    fn open(name: &'static str, path: &Path) -> Result<Self, libloading::Error> {
         // SAFETY: loading runs the library's initializers; it is one that build.sh built. The types below are those of
         // peer.h, and the functions live as long as the library, which is kept beside them.
         unsafe {
