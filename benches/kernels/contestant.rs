@@ -1,5 +1,6 @@
 //! What is measured, and our own and Burn's products.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,7 +89,7 @@ pub trait Contestant: Send {
     fn rest(&mut self) {}
 }
 
-/// Our schemes. A numeric mode of the product would be a second column here and in the name of the contestant.
+/// Our schemes. A numeric mode is a second column here, part of the name in `entries`, and used in [`Ours::product`].
 pub const OURS: [&str; 11] = [
     "int4/32/f16",
     "int4/128/f16",
@@ -138,6 +139,10 @@ impl Ours {
         ours.copies.extend((1..copies).map(|_| QTensor::from_packed(&packed, &device)));
         ours
     }
+
+    fn product(&mut self, copy: usize, rows: usize) -> Tensor<2> {
+        self.copies[copy].matmul(self.inputs.of(rows))
+    }
 }
 
 impl Contestant for Ours {
@@ -150,11 +155,11 @@ impl Contestant for Ours {
     }
 
     fn run(&mut self, copy: usize, rows: usize) {
-        std::hint::black_box(self.copies[copy].matmul(self.inputs.of(rows)));
+        black_box(self.product(copy, rows));
     }
 
     fn result(&mut self, copy: usize, rows: usize) -> Vec<f32> {
-        floats(self.copies[copy].matmul(self.inputs.of(rows)))
+        floats(self.product(copy, rows))
     }
 
     fn weight(&self) -> Option<&[Vec<f32>]> {
@@ -218,7 +223,7 @@ impl Burns {
                 .with_store(QuantStore::Native)
                 .per_block([32], ScaleDtype::F32);
             // Its product takes so long that caches do not matter. Flex keeps a byte for each code.
-            (n * k + n * k / 32 * 4, vec![upload().quantize_dynamic(&scheme); 1])
+            (n * k + n * k / 32 * 4, vec![upload().quantize_dynamic(&scheme)])
         } else {
             let bytes = n * k * 4;
             (bytes, (0..problem.copies(bytes)).map(|_| upload()).collect())
@@ -242,7 +247,7 @@ impl Contestant for Burns {
     }
 
     fn run(&mut self, copy: usize, rows: usize) {
-        std::hint::black_box(self.product(copy, rows));
+        black_box(self.product(copy, rows));
     }
 
     fn result(&mut self, copy: usize, rows: usize) -> Vec<f32> {

@@ -172,14 +172,15 @@ fn main() {
         entries.iter().for_each(|entry| println!("{}", entry.name));
         return;
     }
+    assert!(!entries.is_empty(), "no contestant has such a name; --list shows all");
     let (shapes, rows) = if args.full { (SHAPES.to_vec(), ROWS.to_vec()) } else { (args.shape, args.rows) };
     let caches = match (args.cold, args.hot) {
-        _ if args.full => vec![Caches::Cold, Caches::Hot],
         (true, true) => vec![Caches::Cold, Caches::Hot],
         (false, true) => vec![Caches::Hot],
+        (_, false) if args.full => vec![Caches::Cold, Caches::Hot],
         (_, false) => vec![Caches::Cold],
     };
-    assert!(!rows.contains(&0), "no rows, no product");
+    assert!(!rows.contains(&0) && args.rounds > 0, "rows and rounds count from 1");
 
     let ticks = host::ticks();
     let cpu = cpu_name();
