@@ -10,11 +10,12 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("format", &[]),
     ("metrics", &[]),
     ("checkpoint", &["format"]),
-    ("kernels", &["format"]),
+    ("cpu", &["format"]),
+    ("kernels", &["cpu", "format"]),
     ("nn", &["kernels", "format"]),
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),

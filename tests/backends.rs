@@ -13,10 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use cases::{Case, Sample, any_case, few, table};
-use oracle::{F32_ROUNDOFF, close, equal, product};
+use oracle::{F32_ROUNDOFF, close, equal, product, rounded_product};
 use proptest::prelude::*;
-use quench::format::Group;
-use quench::kernels::{QTensor, Side};
+use quench::format::{Group, Packed};
+use quench::kernels::{Activations, QTensor, Side};
 
 /// The devices that this build has.
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
@@ -40,6 +40,11 @@ fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) ->
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.cast(DType::F32).into_data().try_into_vec().expect("f32")
+}
+
+/// A packed matrix whose products are in f32.
+fn exact(packed: &Packed, device: &Device) -> QTensor {
+    QTensor::from_packed(packed, device).with_activations(Activations::F32)
 }
 
 type Check = fn(&Device, &Case, &Sample) -> Result<(), String>;
@@ -73,7 +78,7 @@ fn decodes_as_the_format_says() {
 
 #[test]
 fn multiplies_from_both_sides() {
-    over(&table(), &[forward, backward_side]);
+    over(&table(), &[forward, rounded, backward_side]);
 }
 
 #[test]
@@ -92,12 +97,12 @@ fn strided_inputs_are_read_in_order() {
 }
 
 fn decode(device: &Device, _: &Case, sample: &Sample) -> Result<(), String> {
-    let w = QTensor::from_packed(&sample.packed, device).dequantize();
+    let w = exact(&sample.packed, device).dequantize();
     equal("decode", &values(w), &sample.w)
 }
 
 fn round_trip(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     if w.to_packed() != sample.packed {
         return Err("came back changed".into());
     }
@@ -108,7 +113,7 @@ fn round_trip(device: &Device, case: &Case, sample: &Sample) -> Result<(), Strin
 
 fn forward(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
     let [out, columns] = case.shape;
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     let y = w.matmul(tensor(&sample.x, [case.rows, columns], device));
     if y.dims() != [case.rows, out] {
         return Err(format!("product {:?}", y.dims()));
@@ -116,9 +121,21 @@ fn forward(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> 
     close("x · Wᵀ", &values(y), &product(&sample.x, &sample.w, case.shape, Side::Transposed), F32_ROUNDOFF)
 }
 
+/// With input rounded to 8 bits, or to bf16.
+fn rounded(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
+    let [_, columns] = case.shape;
+    for activations in [Activations::Int8, Activations::Bf16] {
+        let w = exact(&sample.packed, device).with_activations(activations);
+        let y = w.matmul(tensor(&sample.x, [case.rows, columns], device));
+        let expected = rounded_product(sample, case.shape, activations);
+        close(&format!("{activations} x · Wᵀ"), &values(y), &expected, F32_ROUNDOFF)?;
+    }
+    Ok(())
+}
+
 fn backward_side(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
     let [out, columns] = case.shape;
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     let dx = w.matmul_from(tensor(&sample.dy, [case.rows, out], device), Side::Plain);
     if dx.dims() != [case.rows, columns] {
         return Err(format!("product {:?}", dx.dims()));
@@ -132,7 +149,7 @@ fn select(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
     let rows: Vec<i32> = (0..out as i32).rev().chain([0]).collect();
     let expected: Vec<f32> =
         rows.iter().flat_map(|&row| &sample.w[row as usize * columns..][..columns]).copied().collect();
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [out + 1]), device);
     equal("select", &values(w.select(rows)), &expected)
 }
@@ -140,7 +157,7 @@ fn select(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
 fn gradients(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
     let [out, columns] = case.shape;
     let device = &device.clone().autodiff();
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     let dense = tensor(&sample.w, case.shape, device);
     for side in [Side::Transposed, Side::Plain] {
         let (x, dy) = match side {
@@ -167,7 +184,7 @@ fn gradients(device: &Device, case: &Case, sample: &Sample) -> Result<(), String
 
 fn strided(device: &Device, case: &Case, sample: &Sample) -> Result<(), String> {
     let ([out, columns], rows) = (case.shape, case.rows);
-    let w = QTensor::from_packed(&sample.packed, device);
+    let w = exact(&sample.packed, device);
     let across: Vec<f32> = (0..columns * rows).map(|i| sample.x[i % rows * columns + i / rows]).collect();
     let expected = product(&sample.x, &sample.w, case.shape, Side::Transposed);
 
@@ -190,7 +207,7 @@ fn x_of_any_rank_and_empty_batches() {
         &few(),
         &[|device, case, sample| {
             let ([out, columns], rows) = (case.shape, case.rows);
-            let w = QTensor::from_packed(&sample.packed, device);
+            let w = exact(&sample.packed, device);
             let flat = values(w.matmul(tensor(&sample.x, [rows, columns], device)));
 
             let one = w.matmul(tensor(&sample.x[..columns], [columns], device));
@@ -224,7 +241,7 @@ fn values_that_are_no_numbers_spread_as_in_the_dense_product() {
         &few(),
         &[|device, case, sample| {
             let [_, columns] = case.shape;
-            let w = QTensor::from_packed(&sample.packed, device);
+            let w = exact(&sample.packed, device);
             let mut x = sample.x[..columns].repeat(4);
             x[columns / 2] = f32::NAN;
             x[columns + columns / 3] = f32::INFINITY;
@@ -256,7 +273,7 @@ fn half_precisions_where_the_device_has_them() {
                 if !device.supports_dtype(dtype) {
                     continue;
                 }
-                let w = QTensor::from_packed(&sample.packed, device);
+                let w = exact(&sample.packed, device);
                 // The operands are rounded first, in the oracle too; small enough that f16 does not overflow.
                 let scale = 1.0 / sample.w.iter().fold(1.0, |top: f32, w| top.max(w.abs()));
                 let x: Vec<f32> = sample.x.iter().map(|x| x * scale).collect();
@@ -283,7 +300,7 @@ fn moves_with_its_module_and_takes_no_gradient() {
     over(
         &few(),
         &[|device, _, sample| {
-            let w = QTensor::from_packed(&sample.packed, device).to_device(&device.clone().autodiff()).train();
+            let w = exact(&sample.packed, device).to_device(&device.clone().autodiff()).train();
             equal("decode in training", &values(w.dequantize()), &sample.w)?;
             assert!(!w.dequantize().is_require_grad());
             let w = w.valid().clone().to_device(device);
@@ -302,7 +319,7 @@ fn weights_need_not_be_on_the_graph_nor_inputs() {
             let shape = [case.rows, case.shape[1]];
             let forward = product(&sample.x, &sample.w, case.shape, Side::Transposed);
 
-            let off = QTensor::from_packed(&sample.packed, device);
+            let off = exact(&sample.packed, device);
             let x = tensor(&sample.x, shape, autodiff).require_grad();
             let y = off.matmul(x.clone());
             close("off the graph", &values(y.clone()), &forward, F32_ROUNDOFF)?;
@@ -310,7 +327,7 @@ fn weights_need_not_be_on_the_graph_nor_inputs() {
             let ones = vec![1.0; case.rows * case.shape[0]];
             close("gradient", &values(dx), &product(&ones, &sample.w, case.shape, Side::Plain), F32_ROUNDOFF)?;
 
-            let on = QTensor::from_packed(&sample.packed, autodiff);
+            let on = exact(&sample.packed, autodiff);
             let y = on.matmul(tensor(&sample.x, shape, device));
             close("only weights on the graph", &values(y), &forward, F32_ROUNDOFF)?;
             let y = on.matmul(tensor(&sample.x, shape, autodiff));
@@ -338,7 +355,7 @@ proptest! {
 
     #[test]
     fn whatever_the_scheme_and_shape(case in any_case()) {
-        over(&[case], &[decode, round_trip, forward, backward_side, select, gradients, strided]);
+        over(&[case], &[decode, round_trip, forward, rounded, backward_side, select, gradients, strided]);
     }
 }
 

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use data::data;
 use quench::eval::{Candidate, EvalError, Options, Protocol, Text, compare, perplexity};
 use quench::format::{Packed, Scales};
-use quench::kernels::QTensor;
+use quench::kernels::{Activations, QTensor};
 use quench::models::Tokenizer;
 use quench::nn::{Embedding, LayerInfo, Linear, LoadError, Model, Part, Role, Section, Tap, Weight};
 use rand::{Rng, SeedableRng};
@@ -360,7 +360,8 @@ fn packed_weights_are_what_they_decode_to() {
     let codes: Vec<u16> = w.iter().enumerate().map(|(i, w)| scheme.code.nearest(w / scales[i / DIM])).collect();
     let packed = Packed::from_codes(scheme, [DIM, DIM], &codes, Scales::Float(scales), None, None).unwrap();
     let mut decoded = dense.with_block(0, Weight::dense(matrix(packed.decode(), [DIM, DIM])));
-    let mut quantized = dense.with_block(0, QTensor::from_packed(&packed, &device()).into());
+    let exact = QTensor::from_packed(&packed, &device()).with_activations(Activations::F32);
+    let mut quantized = dense.with_block(0, exact.into());
 
     let mut candidates = [Candidate { name: "int4".into(), model: &mut quantized }];
     let comparison = compare(&mut decoded, &mut candidates, &texts(), &options(6), &device(), &mut |_, _| GO).unwrap();

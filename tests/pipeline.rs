@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use quench::job::{Job, JobError, Overwrite, Step, inspect};
+use quench::kernels::Activations;
 use quench::models::text::TextSource;
 use quench::models::{ids, open};
 use quench::nn::Model;
@@ -69,6 +70,8 @@ fn logits(folder: &Path) -> Vec<f32> {
     let device = Device::default();
     let mut model = open(folder, &device).unwrap();
     model.load_all().unwrap();
+    // As the run that quantized it computes.
+    model.set_activations(Activations::F32);
     let tokens: Vec<u32> = (0..24).map(|i| 2 + (i * 37) % 250).collect();
     model.forward(ids(&[&tokens], &device), &mut ()).into_data().try_to_vec().unwrap()
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
+use quench::kernels::Activations;
 use quench::models::text::TextSource;
 
 use crate::device::Wanted;
@@ -177,6 +178,11 @@ pub struct Eval {
     #[arg(long, default_value_t = 60, value_parser = positive)]
     pub windows: usize,
 
+    /// Precision in which products with packed weights read their input, on the CPU: int8, bf16 or f32; f32 measures what
+    /// the weights alone have lost
+    #[arg(long, default_value_t = Activations::F32, value_name = "PRECISION")]
+    pub activations: Activations,
+
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
     #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
     pub device: Wanted,
@@ -254,6 +260,10 @@ pub struct Generate {
     /// Seed of the draw
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+
+    /// Precision in which products with packed weights read their input, on the CPU: int8 (the fastest), bf16 or f32
+    #[arg(long, default_value_t = Activations::Int8, value_name = "PRECISION")]
+    pub activations: Activations,
 
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
     #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]

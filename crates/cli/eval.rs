@@ -54,6 +54,7 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     };
     let options = Options { protocol, bos: tokenizer.bos(), ..Options::default() };
     let mut model = open(&folder, &device)?;
+    model.set_activations(arguments.activations);
     let context = model.config().max_positions;
     if arguments.length > context {
         bail!(
@@ -76,6 +77,7 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
         Some(dense) => {
             let mut candidates = [Candidate { name: model::name(&arguments.model), model: &mut model }];
             let mut dense = open(dense, &device)?;
+            dense.set_activations(arguments.activations);
             Measured::Comparison(compare(&mut dense, &mut candidates, &texts, &options, &device, &mut observe)?)
         }
     };

@@ -24,7 +24,8 @@ pub fn run(arguments: &Generate) -> anyhow::Result<Outcome> {
     };
     let folder = model::folder(&arguments.model)?;
     let device = arguments.device.resolve()?;
-    let (decoder, tokenizer) = model::load(&folder, &device)?;
+    let (mut decoder, tokenizer) = model::load(&folder, &device)?;
+    decoder.set_activations(arguments.activations);
     let sampling = Sampling {
         temperature: arguments.temperature,
         top_k: arguments.top_k,

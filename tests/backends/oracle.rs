@@ -1,6 +1,9 @@
 //! What the suite compares with: a naive product in f64, its error bound, and exact equality.
 
-use quench::kernels::Side;
+use quench::format::Code;
+use quench::kernels::{Activations, Side};
+
+use crate::cases::Sample;
 
 /// A product in f64 and how far a float product of the same operands may be from it.
 pub struct Product {
@@ -25,6 +28,45 @@ pub fn product(x: &[f32], w: &[f32], shape: [usize; 2], side: Side) -> Product {
         }
     }
     Product { values, bound }
+}
+
+/// `x · Wᵀ`, and how far it may be where the input is rounded first: the bounds in the docs of [`Activations`].
+pub fn rounded_product(sample: &Sample, shape: [usize; 2], activations: Activations) -> Product {
+    let mut product = product(&sample.x, &sample.w, shape, Side::Transposed);
+    let ([out, columns], scheme) = (shape, sample.packed.scheme());
+    let (group, scales) = (scheme.group.size(columns), sample.packed.scale_values());
+    let order = sample.packed.parts().order.as_ref();
+    let stored = |j: usize| order.map_or(j, |order| order[j] as usize);
+    let top = match scheme.code {
+        Code::Int { .. } | Code::Affine { .. } => 0.0,
+        code => f64::from(code.max_level()),
+    };
+    for (n, bound) in product.bound.iter_mut().enumerate() {
+        let (x, w) = (&sample.x[n / out * columns..][..columns], &sample.w[n % out * columns..][..columns]);
+        let x = |j: usize| f64::from(x[stored(j)]).abs();
+        let w = |j: usize| f64::from(w[stored(j)]).abs();
+        let scale = |j: usize| f64::from(scales[n % out * columns.div_ceil(group) + j / group]).abs();
+        let columns: Vec<usize> = (0..columns).collect();
+        let error: f64 = match activations {
+            Activations::F32 => 0.0,
+            // Of input and levels eight bits are left; a code and its zero point cancel only after that, in f32.
+            Activations::Bf16 => {
+                let rounding = columns.iter().map(|&j| x(j) * (2.1 * w(j) + scale(j) * top)).sum::<f64>() / 256.0;
+                let codes = columns.iter().map(|&j| x(j) * scale(j) * scheme.code.len() as f64).sum::<f64>();
+                rounding + (columns.len() + 2) as f64 * codes * F32_ROUNDOFF
+            }
+            // Half a step of the input, a block at a time, and half a step of a table's levels.
+            Activations::Int8 => {
+                let block = |block: &[usize]| {
+                    let half = block.iter().fold(0.0, |top: f64, &j| top.max(x(j))) / 127.0 * 0.5001;
+                    block.iter().map(|&j| half * w(j) + (x(j) + half) * scale(j) * top / 127.0 * 0.51).sum::<f64>()
+                };
+                columns.chunks(group.min(128)).map(block).sum()
+            }
+        };
+        *bound += (error + error * (columns.len() + 8) as f64 * F32_ROUNDOFF) / F32_ROUNDOFF;
+    }
+    product
 }
 
 pub const F32_ROUNDOFF: f64 = 1.0 / (1u64 << 24) as f64;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
 use quench::format::{Code, Group, Packed, Scale, Scales, Scheme};
+use quench::kernels::Activations;
 use quench::models::generate::{Sampling, generate};
 use quench::models::{Cache, Decoder, ModelError, ids, open};
 use quench::nn::{Model, Section, Weight};
@@ -181,6 +182,7 @@ fn packed_layers_come_packed_and_compute_what_they_decode_to() {
 
             let mut decoder = open(folder.path(), &device).unwrap();
             decoder.load_all().unwrap();
+            decoder.set_activations(Activations::F32);
             decoder.release(Section::Embedding);
             let quantized: Vec<String> = [Section::Embedding, Section::Block(0), Section::Block(1), Section::Head]
                 .into_iter()

@@ -74,6 +74,7 @@ mod log;
 mod packed;
 mod scheme;
 mod spelling;
+pub mod tiles;
 
 pub use code::{Bits, Code};
 pub use error::FormatError;

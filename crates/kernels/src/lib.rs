@@ -20,5 +20,6 @@ mod ops;
 mod qtensor;
 mod reference;
 
-pub use ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
+pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};
 pub use qtensor::QTensor;
+pub use quench_cpu::Isa;

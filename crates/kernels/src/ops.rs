@@ -5,17 +5,20 @@ use burn::backend::{Backend, ExtensionType, backend_extension};
 #[cfg(feature = "cube")]
 use burn::tensor::{DType, Shape};
 
+pub use quench_cpu::{Activations, Side};
+pub use quench_format::tiles::Layout;
+
 use crate::reference;
 
-/// A packed matrix `W` `[out, in]` as one backend holds it.
+/// A packed matrix `W` `[out, in]` as one backend holds it: in tiles of sixteen rows ([`quench_format::tiles`]).
 ///
 /// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g])`, `g = j / group`, where `j` counts stored columns.
 #[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion: cfg(feature = "cube"))]
 pub struct PackedParts<B: Backend> {
-    /// The codes `[out, words]`: u32 words bit-cast to i32, low bits first, every row starting on a word.
+    /// The codes `[tiles, words]`: u32 words bit-cast to i32.
     pub codes: IntTensor<B>,
-    /// The scales `[out, groups]`, f32; a scale shared by the whole matrix is repeated in every row.
+    /// The scales `[tiles, groups · 16]`, of the layout's dtype; one shared by the whole matrix is repeated.
     pub scales: FloatTensor<B>,
     /// How a code becomes a number.
     #[extension_type]
@@ -25,6 +28,8 @@ pub struct PackedParts<B: Backend> {
     pub order: Order<B>,
     /// What the words hold.
     pub layout: Layout,
+    /// In which precision a product reads its input, on backends that give the choice: Flex and NdArray.
+    pub activations: Activations,
 }
 
 /// How a code `u` becomes a number at scale 1.
@@ -33,8 +38,8 @@ pub struct PackedParts<B: Backend> {
 pub enum Levels<B: Backend> {
     /// A symmetric integer, `u − 2^(bits−1)`.
     Signed,
-    /// An integer against the zero point of its group, `u − zeros[i, g]`; `[out, groups]`, f32.
-    Affine(FloatTensor<B>),
+    /// An integer against the zero point of its group, `u − zeros[i, g]`; words `[tiles, words]`, bit-cast to i32.
+    Affine(IntTensor<B>),
     /// A value from a table, `levels[u]`; `[2^bits]`, f32.
     Table(FloatTensor<B>),
 }
@@ -45,46 +50,8 @@ pub enum Levels<B: Backend> {
 pub enum Order<B: Backend> {
     /// Columns are stored as they are.
     Natural,
-    /// Column `k` of the matrix is stored at `inverse[k]`; `[in]`, i32.
+    /// Stored column `j` is column `order[j]` of the matrix; `[in]`, i32.
     Permuted(IntTensor<B>),
-}
-
-/// What the words of a packed matrix hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// `[out, in]`.
-    pub shape: [usize; 2],
-    /// Bits of one code, 1..=16.
-    pub bits: u32,
-    /// Columns that share a scale; the last group of a row may have fewer.
-    pub group: usize,
-}
-
-/// Which side of the product the packed matrix is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// `x · Wᵀ`, `[rows, in]` → `[rows, out]`: the forward pass.
-    Transposed,
-    /// `x · W`, `[rows, out]` → `[rows, in]`: the gradient of the forward pass.
-    Plain,
-}
-
-impl Side {
-    /// The side of the gradient: if `y = x · Wᵀ` then `dx = dy · W`, and the other way round.
-    pub fn flip(self) -> Self {
-        match self {
-            Self::Transposed => Self::Plain,
-            Self::Plain => Self::Transposed,
-        }
-    }
-
-    /// The columns of the left operand and of the product for a matrix `[out, in]`.
-    pub fn columns(self, [out, columns]: [usize; 2]) -> [usize; 2] {
-        match self {
-            Self::Transposed => [columns, out],
-            Self::Plain => [out, columns],
-        }
-    }
 }
 
 /// The operations that a backend may do better than by decoding first; the default bodies are the portable ones.

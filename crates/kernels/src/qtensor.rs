@@ -6,9 +6,11 @@ use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
-use quench_format::{Code, Group, Packed, Parts, Scales, Scheme};
+use half::{bf16, f16};
+use quench_format::tiles::{ROWS, Tiles};
+use quench_format::{Code, FloatKind, Group, Packed, Scales, Scheme};
 
-use crate::ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
+use crate::ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};
 
 /// A packed matrix `W` `[out, in]` on a device: codes, scales, and what else its [`Scheme`] needs.
 ///
@@ -34,16 +36,16 @@ use crate::ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
 /// ```
 #[derive(Module, Debug)]
 pub struct QTensor {
-    /// `[out, words]`, u32 bit-cast to i32: an unsigned type is not on every backend.
+    /// `[tiles, words]`, u32 bit-cast to i32: an unsigned type is not on every backend.
     codes: Param<Tensor<2, Int>>,
-    /// `[out, groups]`, f32.
+    /// `[tiles, groups · 16]`, as the scheme keeps them where the device can, else f32.
     scales: Param<Tensor<2>>,
-    /// `[out, groups]`, f32, with an affine code.
-    zeros: Option<Param<Tensor<2>>>,
+    /// `[tiles, words]`, with an affine code.
+    zeros: Option<Param<Tensor<2, Int>>>,
     /// `[2^bits]`, f32, with a code that is neither symmetric nor affine.
     levels: Option<Param<Tensor<1>>>,
-    /// `[in]`, i32: where column `k` of the matrix is stored.
-    inverse: Option<Param<Tensor<1, Int>>>,
+    /// `[in]`, i32: the column of the matrix that is stored at `j`.
+    order: Option<Param<Tensor<1, Int>>>,
     /// Scales that are coded in turn, which their values do not tell; plain ones come back from the device.
     #[module(skip)]
     nested: Option<Arc<Scales>>,
@@ -51,34 +53,52 @@ pub struct QTensor {
     scheme: Scheme,
     #[module(skip)]
     shape: [usize; 2],
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl QTensor {
-    /// Uploads a packed matrix.
+    /// Uploads a packed matrix, in tiles; products are [`Activations::Int8`] until said otherwise.
     ///
-    /// On the device a scale is an f32 and a zero point too, whatever the scheme keeps them in.
+    /// Scales that are coded in turn are f32 on the device, and so are halves where it has none.
     pub fn from_packed(packed: &Packed, device: &Device) -> Self {
-        let (scheme, shape, parts) = (packed.scheme(), packed.shape(), packed.parts());
-        let [out, columns] = shape;
-        let words = parts.codes.iter().map(|&word| word.cast_signed()).collect();
-        let groups = scheme.group.groups_per_row(columns);
-        let levels = match scheme.code {
-            Code::Int { .. } | Code::Affine { .. } => None,
-            code => Some(frozen(code.levels(), [code.len()], device)),
+        let (scheme, shape) = (packed.scheme(), packed.shape());
+        let Tiles { layout, codes, scales, zeros } = Tiles::new(packed);
+        let tiles = layout.tiles();
+        let scales = match layout.scale {
+            FloatKind::F32 => TensorData::new(bytemuck::cast_vec::<u32, f32>(scales), [tiles, layout.groups() * ROWS]),
+            FloatKind::F16 => halves::<f16>(&scales, tiles),
+            FloatKind::BF16 => halves::<bf16>(&scales, tiles),
         };
+        let dtype = if device.supports_dtype(scales.dtype()) { scales.dtype() } else { DType::F32 };
         Self {
-            codes: fixed(words, [out, parts.codes.len() / out], device),
-            scales: frozen(packed.scale_values(), [out, groups], device),
-            zeros: packed.zero_values().map(|zeros| frozen(zeros, [out, groups], device)),
-            levels,
-            inverse: parts.order.as_ref().map(|order| fixed(invert(order), [columns], device)),
-            nested: match &parts.scales {
+            codes: fixed(codes, [tiles, layout.code_words()], device),
+            scales: frozen(scales, dtype, device),
+            zeros: zeros.map(|zeros| fixed(zeros, [tiles, layout.zero_words()], device)),
+            levels: match scheme.code {
+                Code::Int { .. } | Code::Affine { .. } => None,
+                code => Some(frozen(TensorData::new(code.levels(), [code.len()]), DType::F32, device)),
+            },
+            order: packed.parts().order.as_ref().map(|order| fixed(order.clone(), [shape[1]], device)),
+            nested: match &packed.parts().scales {
                 Scales::Float(_) => None,
                 nested => Some(Arc::new(nested.clone())),
             },
             scheme,
             shape,
+            activations: Activations::default(),
         }
+    }
+
+    /// The same matrix, whose products read their input in this precision where the device gives the choice.
+    pub fn with_activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
+        self
+    }
+
+    /// In which precision products read their input where the device gives the choice: on Flex and NdArray.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// Downloads the matrix: what [`from_packed`](Self::from_packed) was given, exactly.
@@ -87,34 +107,31 @@ impl QTensor {
     ///
     /// If the device fails, or if a parameter was replaced since so that the parts no longer agree.
     pub fn to_packed(&self) -> Packed {
-        let rows = match self.scheme.group {
+        let layout = self.layout();
+        let values = match self.scheme.group {
             Group::Tensor => 1,
-            Group::Row | Group::Columns(_) => self.shape[0],
+            Group::Row | Group::Columns(_) => self.shape[0] * layout.groups(),
         };
-        let per_row = self.scheme.group.groups_per_row(self.shape[1]);
         let scales = match &self.nested {
             Some(nested) => (**nested).clone(),
             None => {
-                let mut scales: Vec<f32> = read(self.scales.val().into_data());
-                scales.truncate(rows * per_row);
+                // As words, so that one place knows where a scale lies.
+                let words: Vec<f32> = read(self.scales.val().cast(DType::F32).into_data());
+                let layout = Layout { scale: FloatKind::F32, ..layout };
+                let mut scales = layout.scales(&bytemuck::cast_vec::<f32, u32>(words));
+                scales.truncate(values);
                 Scales::Float(scales)
             }
         };
-        let words: Vec<i32> = read(self.codes.val().into_data());
-        let parts = Parts {
-            codes: words.into_iter().map(i32::cast_unsigned).collect(),
-            scales,
-            zeros: self.zeros.as_ref().map(|zeros| {
-                let zeros: Vec<f32> = read(zeros.val().into_data());
-                zeros.into_iter().take(rows * per_row).map(|zero| zero as u16).collect()
-            }),
-            order: self.inverse.as_ref().map(|inverse| {
-                let inverse: Vec<i32> = read(inverse.val().into_data());
-                let inverse: Vec<u32> = inverse.into_iter().map(i32::cast_unsigned).collect();
-                invert(&inverse).into_iter().map(i32::cast_unsigned).collect()
-            }),
-        };
-        Packed::new(self.scheme, self.shape, parts)
+        let words = |words: TensorData| bytemuck::cast_vec::<i32, u32>(read(words));
+        let codes = layout.codes(&words(self.codes.val().into_data()));
+        let zeros = self.zeros.as_ref().map(|zeros| {
+            let mut zeros = layout.zeros(&words(zeros.val().into_data()));
+            zeros.truncate(values);
+            zeros
+        });
+        let order = self.order.as_ref().map(|order| words(order.val().into_data()));
+        Packed::from_codes(self.scheme, self.shape, &codes, scales, zeros, order)
             .unwrap_or_else(|error| panic!("the parameters of a QTensor {:?} were changed: {error}", self.shape))
     }
 
@@ -131,7 +148,7 @@ impl QTensor {
     /// Stored bits over weights, everything counted; that of [`Packed::bits_per_weight`], not of the device's memory.
     pub fn bits_per_weight(&self) -> f64 {
         let [out, columns] = self.shape;
-        let order = if self.inverse.is_some() { columns as u64 * u64::from(u32::BITS) } else { 0 };
+        let order = if self.order.is_some() { columns as u64 * u64::from(u32::BITS) } else { 0 };
         (self.scheme.storage_bits(self.shape) + order) as f64 / (out as f64 * columns as f64)
     }
 
@@ -184,6 +201,16 @@ impl QTensor {
         Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_select(rows.into_dispatch(), self.parts()))
     }
 
+    /// The sizes of the parts, with the scales as the device has them.
+    fn layout(&self) -> Layout {
+        let scale = match self.scales.val().dtype() {
+            DType::F16 => FloatKind::F16,
+            DType::BF16 => FloatKind::BF16,
+            _ => FloatKind::F32,
+        };
+        Layout { scale, ..Layout::new(self.scheme, self.shape) }
+    }
+
     pub(crate) fn parts(&self) -> PackedParts<Dispatch> {
         PackedParts {
             codes: self.codes.val().into_dispatch(),
@@ -193,51 +220,34 @@ impl QTensor {
                 (None, Some(levels)) => Levels::Table(levels.val().into_dispatch()),
                 (None, None) => Levels::Signed,
             },
-            order: match &self.inverse {
-                Some(inverse) => Order::Permuted(inverse.val().into_dispatch()),
+            order: match &self.order {
+                Some(order) => Order::Permuted(order.val().into_dispatch()),
                 None => Order::Natural,
             },
-            layout: Layout {
-                shape: self.shape,
-                bits: self.scheme.code.bits(),
-                group: self.scheme.group.size(self.shape[1]),
-            },
+            layout: self.layout(),
+            activations: self.activations,
         }
     }
 }
 
-/// A float parameter that takes no gradient; f32 even where the device prefers another float.
-fn frozen<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
-    let tensor = Tensor::from_data(TensorData::new(values, shape), (device, DType::F32));
-    Param::initialized(ParamId::new(), tensor)
+/// A float parameter that takes no gradient, of this dtype even where the device prefers another.
+fn frozen<const D: usize>(values: TensorData, dtype: DType, device: &Device) -> Param<Tensor<D>> {
+    Param::initialized(ParamId::new(), Tensor::from_data(values, (device, dtype)))
 }
 
-/// An integer parameter, i32 even where the device prefers another integer.
-fn fixed<const D: usize>(values: Vec<i32>, shape: [usize; D], device: &Device) -> Param<Tensor<D, Int>> {
-    let tensor = Tensor::from_data(TensorData::new(values, shape), (device, DType::I32));
-    Param::initialized(ParamId::new(), tensor)
+/// An integer parameter: words bit-cast to i32, even where the device prefers another integer.
+fn fixed<const D: usize>(words: Vec<u32>, shape: [usize; D], device: &Device) -> Param<Tensor<D, Int>> {
+    let words = TensorData::new(bytemuck::cast_vec::<u32, i32>(words), shape);
+    Param::initialized(ParamId::new(), Tensor::from_data(words, (device, DType::I32)))
+}
+
+/// Words of two halves each, `[tiles, ..]`.
+fn halves<E: burn::tensor::Element + bytemuck::Pod>(words: &[u32], tiles: usize) -> TensorData {
+    let halves: &[E] = bytemuck::cast_slice(words);
+    TensorData::new(halves.to_vec(), [tiles, halves.len() / tiles])
 }
 
 fn read<E: burn::tensor::Element>(data: TensorData) -> Vec<E> {
     let found = data.dtype();
     data.try_into_vec().unwrap_or_else(|_| panic!("a parameter of a QTensor became {found:?}"))
-}
-
-/// The inverse of a permutation: `inverse[order[j]] = j`.
-fn invert(order: &[u32]) -> Vec<i32> {
-    let mut inverse = vec![0; order.len()];
-    for (stored, &column) in (0..).zip(order) {
-        inverse[column as usize] = stored;
-    }
-    inverse
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_inverse_undoes_its_order() {
-        assert_eq!(invert(&[2, 0, 3, 1]), [1, 3, 0, 2]);
-    }
 }

@@ -1,46 +1,81 @@
 //! The portable bodies of [`QuantBackend`], in Burn's own operations: they run, correct, wherever Burn runs.
 
+use std::cmp::Ordering;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{FloatDType, IntDType, Shape, Slice};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice};
+use quench_format::tiles::{CHUNK, ROWS, planes};
 
-use crate::ops::{Levels, Order, PackedParts, QuantBackend, Side};
+use crate::ops::{Layout, Levels, Order, PackedParts, QuantBackend, Side};
 
 /// `W` `[out, in]`, f32: unpack, level, zero point, scale, order; the same roundings as `Packed::decode`, so the same bits.
 pub(crate) fn decode<B: Backend>(w: PackedParts<B>) -> FloatTensor<B> {
-    let [out, columns] = w.layout.shape;
-    let group = w.layout.group;
-    let groups = columns.div_ceil(group);
+    let layout = w.layout;
+    let [out, columns] = layout.shape;
+    let (tiles, groups, group) = (layout.tiles(), layout.groups(), layout.group);
     // A short last group is decoded as if it were whole, and what is too much cut off at the end.
-    let padded = groups * group;
-    let by_group = Shape::from([out, groups, group]);
-    let per_group = Shape::from([out, groups, 1]);
+    let by_group = Shape::from([tiles, ROWS, groups, group]);
 
-    let codes = unpack::<B>(w.codes, w.layout.bits, padded); // [out, padded]
+    let codes = unpack::<B>(w.codes, layout); // [tiles, 16, 32 · chunks]
+    let codes = resize::<B>(codes, groups * group);
     let values = match w.levels {
         Levels::Signed => {
-            let half = 1i64 << (w.layout.bits - 1);
+            let half = 1i64 << (layout.bits - 1);
             let values = B::int_into_float(codes, FloatDType::F32);
             B::float_reshape(B::float_sub_scalar(values, half.into()), by_group)
         }
         Levels::Affine(zeros) => {
             let values = B::float_reshape(B::int_into_float(codes, FloatDType::F32), by_group);
-            B::float_sub(values, B::float_reshape(zeros, per_group.clone()))
+            let per_word = (ROWS * groups / layout.zero_words()) as u32;
+            let words = B::int_reshape(zeros, Shape::from([tiles, groups, layout.zero_words() / groups, 1]));
+            let width = 32 / per_word;
+            let fields = (0..per_word).map(|e| keep::<B>(right::<B>(words.clone(), e * width), width)).collect();
+            let zeros = B::int_reshape(B::int_cat(fields, 3), Shape::from([tiles, groups, ROWS]));
+            B::float_sub(values, across::<B>(B::int_into_float(zeros, FloatDType::F32)))
         }
         Levels::Table(levels) => {
-            let codes = B::int_reshape(codes, Shape::from([out * padded]));
+            let codes = B::int_reshape(codes, Shape::from([tiles * ROWS * groups * group]));
             B::float_reshape(B::float_select(levels, 0, codes), by_group)
         }
     };
-    let values = B::float_mul(values, B::float_reshape(w.scales, per_group)); // [out, groups, group]
-    let values = B::float_reshape(values, Shape::from([out, padded]));
-    let values = match padded == columns {
-        true => values,
-        false => B::float_slice(values, &[Slice::from(0..out), Slice::from(0..columns)]),
+    let scales = match w.scales.dtype() {
+        DType::F32 => w.scales,
+        _ => B::float_cast(w.scales, FloatDType::F32),
     };
+    let scales = across::<B>(B::float_reshape(scales, Shape::from([tiles, groups, ROWS])));
+    let values = B::float_reshape(B::float_mul(values, scales), Shape::from([tiles * ROWS, groups * group]));
+    let values = B::float_slice(values, &[Slice::from(0..out), Slice::from(0..columns)]);
     match w.order {
         Order::Natural => values,
-        Order::Permuted(inverse) => B::float_select(values, 1, inverse),
+        Order::Permuted(order) => {
+            let device = order.device();
+            let stored = B::int_arange(0..columns as i64, &device, IntDType::I32);
+            let zeros = B::int_zeros(Shape::from([columns]), &device, IntDType::I32);
+            let inverse = B::int_select_assign(zeros, 0, order, stored, IndexingUpdateOp::Add);
+            B::float_select(values, 1, inverse)
+        }
+    }
+}
+
+/// `[tiles, groups, 16]` → `[tiles, 16, groups, 1]`.
+fn across<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
+    let [tiles, groups, rows] = values.shape().dims::<3>();
+    B::float_reshape(B::float_permute(values, &[0, 2, 1]), Shape::from([tiles, rows, groups, 1]))
+}
+
+/// Codes `[tiles, 16, columns]` with so many columns: cut, or filled up with code 0.
+fn resize<B: Backend>(codes: IntTensor<B>, columns: usize) -> IntTensor<B> {
+    let [tiles, rows, have] = codes.shape().dims::<3>();
+    match have.cmp(&columns) {
+        Ordering::Equal => codes,
+        Ordering::Greater => {
+            B::int_slice(codes, &[Slice::from(0..tiles), Slice::from(0..rows), Slice::from(0..columns)])
+        }
+        Ordering::Less => {
+            let zeros = B::int_zeros(Shape::from([tiles, rows, columns - have]), &codes.device(), IntDType::I32);
+            B::int_cat(vec![codes, zeros], 2)
+        }
     }
 }
 
@@ -64,85 +99,59 @@ pub(crate) fn matmul<B: QuantBackend>(x: FloatTensor<B>, w: PackedParts<B>, side
     }
 }
 
-/// The rows of `W` named by `rows` `[n]`: `[n, in]`; selects first, so only those rows are decoded.
+/// The rows of `W` named by `rows` `[n]`: `[n, in]`; only the tiles that they are in are decoded.
 pub(crate) fn select<B: QuantBackend>(rows: IntTensor<B>, w: PackedParts<B>) -> FloatTensor<B> {
     let [n] = rows.shape().dims::<1>();
+    let columns = w.layout.shape[1];
     if n == 0 {
-        return B::float_empty(Shape::from([0, w.layout.shape[1]]), &rows.device(), FloatDType::F32);
+        return B::float_empty(Shape::from([0, columns]), &rows.device(), FloatDType::F32);
     }
+    let size = (ROWS as i64).into();
+    let tiles = B::int_div_scalar(rows.clone(), size);
+    let within = B::int_sub(rows, B::int_mul_scalar(tiles.clone(), size));
     let levels = match w.levels {
-        Levels::Affine(zeros) => Levels::Affine(B::float_select(zeros, 0, rows.clone())),
+        Levels::Affine(zeros) => Levels::Affine(B::int_select(zeros, 0, tiles.clone())),
         levels => levels,
     };
     let mut layout = w.layout;
-    layout.shape[0] = n;
-    B::packed_decode(PackedParts {
-        codes: B::int_select(w.codes, 0, rows.clone()),
-        scales: B::float_select(w.scales, 0, rows),
+    layout.shape[0] = n * ROWS;
+    let decoded = B::packed_decode(PackedParts {
+        codes: B::int_select(w.codes, 0, tiles.clone()),
+        scales: B::float_select(w.scales, 0, tiles),
         levels,
         order: w.order,
         layout,
-    })
+        activations: w.activations,
+    }); // [16 n, in]
+    let first = B::int_arange_step(0..(n * ROWS) as i64, ROWS, &within.device(), IntDType::I32);
+    B::float_select(decoded, 0, B::int_add(first, B::int_cast(within, IntDType::I32)))
 }
 
-/// The codes in `words` `[out, words]`, one integer each: `[out, columns]`.
-///
-/// `columns` may exceed what the words hold; the codes beyond are 0.
-fn unpack<B: Backend>(words: IntTensor<B>, bits: u32, columns: usize) -> IntTensor<B> {
-    let [out, have] = words.shape().dims::<2>();
-    let period = Period::of(bits);
-    let periods = columns.div_ceil(period.codes);
-    let want = periods * period.words;
-    let words = match have == want {
-        true => words,
-        false => {
-            let zeros = B::int_zeros(Shape::from([out, want - have]), &words.device(), IntDType::I32);
-            B::int_cat(vec![words, zeros], 1)
+/// The codes of all tiles, one integer each: `[tiles, 16, 32 · chunks]`.
+fn unpack<B: Backend>(words: IntTensor<B>, layout: Layout) -> IntTensor<B> {
+    let (chunks, lines) = (layout.tiles() * layout.chunks(), layout.bits as usize);
+    let words = B::int_reshape(words, Shape::from([chunks, lines, ROWS]));
+    let codes = planes(layout.bits).map(|plane| {
+        let (first, lines) = (plane.low as usize, plane.width as usize);
+        let lines = B::int_slice(
+            words.clone(),
+            &[Slice::from(0..chunks), Slice::from(first..first + lines), Slice::from(0..ROWS)],
+        );
+        let lines = B::int_reshape(lines, Shape::from([chunks, plane.width as usize, ROWS, 1]));
+        // A line holds 8 / width steps, and each of them four columns, one to a byte.
+        let shifts = (0..8 / plane.width).flat_map(|field| (0..4).map(move |byte| 8 * byte + field * plane.width));
+        let fields = shifts.map(|shift| keep::<B>(right::<B>(lines.clone(), shift), plane.width)).collect();
+        let codes = B::int_permute(B::int_cat(fields, 3), &[0, 2, 1, 3]); // [chunks, 16, lines, columns of a line]
+        let codes = B::int_reshape(codes, Shape::from([chunks, ROWS, CHUNK]));
+        match plane.low {
+            0 => codes,
+            low => B::bitwise_left_shift_scalar(codes, i64::from(low).into()),
         }
-    };
-    let words = B::int_reshape(words, Shape::from([out, periods, period.words]));
-    let fields = (0..period.codes as u32).map(|k| field::<B>(&words, k * bits, bits)).collect();
-    let codes = B::int_cat(fields, 2); // [out, periods, codes of a period]
-    let codes = B::int_reshape(codes, Shape::from([out, periods * period.codes]));
-    match periods * period.codes == columns {
-        true => codes,
-        false => B::int_slice(codes, &[Slice::from(0..out), Slice::from(0..columns)]),
-    }
-}
-
-/// How often the places of codes in words repeat: `lcm(bits, 32)` bits.
-struct Period {
-    codes: usize,
-    words: usize,
-}
-
-impl Period {
-    fn of(bits: u32) -> Self {
-        // The highest power of two in `bits` is its greatest common divisor with 32, as bits <= 16.
-        let common = 1 << bits.trailing_zeros();
-        Self { codes: (32 / common) as usize, words: (bits / common) as usize }
-    }
-}
-
-/// The `bits` bits from bit `start` of every period of `words` `[out, periods, words]`: `[out, periods, 1]`.
-fn field<B: Backend>(words: &IntTensor<B>, start: u32, bits: u32) -> IntTensor<B> {
-    let (index, shift) = ((start / 32) as usize, start % 32);
-    let word = |index: usize| {
-        let [out, periods, _] = words.shape().dims::<3>();
-        let slices = [Slice::from(0..out), Slice::from(0..periods), Slice::from(index..index + 1)];
-        B::int_slice(words.clone(), &slices)
-    };
-    // The words are signed, so a shift to the right copies the sign into the high bits: mask after shifting.
-    let low = bits.min(32 - shift);
-    let low_part = keep::<B>(right::<B>(word(index), shift), low);
-    match low == bits {
-        true => low_part,
-        // The rest of the code is at the bottom of the next word.
-        false => {
-            let high = keep::<B>(word(index + 1), bits - low);
-            B::bitwise_or(low_part, B::bitwise_left_shift_scalar(high, i64::from(low).into()))
-        }
-    }
+    });
+    let codes = codes.reduce(B::bitwise_or).unwrap_or_else(|| unreachable!("a code has a bit"));
+    let codes = B::int_reshape(codes, Shape::from([layout.tiles(), layout.chunks(), ROWS, CHUNK]));
+    let codes = B::int_permute(codes, &[0, 2, 1, 3]);
+    B::int_reshape(codes, Shape::from([layout.tiles(), ROWS, layout.chunks() * CHUNK]))
 }
 
 fn right<B: Backend>(words: IntTensor<B>, shift: u32) -> IntTensor<B> {
@@ -154,21 +163,6 @@ fn right<B: Backend>(words: IntTensor<B>, shift: u32) -> IntTensor<B> {
 
 fn keep<B: Backend>(words: IntTensor<B>, bits: u32) -> IntTensor<B> {
     B::bitwise_and_scalar(words, ((1i64 << bits) - 1).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_period_is_whole_codes_in_whole_words() {
-        for bits in 1..=16 {
-            let period = Period::of(bits);
-            assert_eq!(period.codes * bits as usize, period.words * 32, "{bits} bits");
-        }
-        let [three, four] = [Period::of(3), Period::of(4)];
-        assert_eq!([three.codes, three.words, four.codes, four.words], [32, 3, 8, 1]);
-    }
 }
 
 /// The portable bodies on a CPU backend, where its own take their place otherwise.
@@ -205,14 +199,15 @@ mod on_flex {
             scales: float(parts.scales),
             levels: match parts.levels {
                 Levels::Signed => Levels::Signed,
-                Levels::Affine(zeros) => Levels::Affine(float(zeros)),
+                Levels::Affine(zeros) => Levels::Affine(int(zeros)),
                 Levels::Table(levels) => Levels::Table(float(levels)),
             },
             order: match parts.order {
                 Order::Natural => Order::Natural,
-                Order::Permuted(inverse) => Order::Permuted(int(inverse)),
+                Order::Permuted(order) => Order::Permuted(int(order)),
             },
             layout: parts.layout,
+            activations: parts.activations,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::{Folder, Source};
+use quench_kernels::Activations;
 use quench_nn::{Embedding, LayerInfo, LoadError, Model, Part, Section, Tap};
 
 use crate::ModelError;
@@ -188,6 +189,19 @@ impl Decoder {
             context: Arc::default(),
             source,
         })
+    }
+
+    /// Sets in which precision the products of packed layers read their input, where the device gives the choice.
+    ///
+    /// A decoder is opened with [`Activations::Int8`], to be fast; what the weights alone have lost is measured with
+    /// [`Activations::F32`].
+    pub fn set_activations(&mut self, activations: Activations) {
+        let sections = (0..self.blocks()).map(Section::Block).chain([Section::Embedding, Section::Head]);
+        for section in sections {
+            for part in self.open(section) {
+                part.weight.set_activations(activations);
+            }
+        }
     }
 
     /// What the decoder is made of.

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use quench_kernels::QTensor;
+use quench_kernels::{Activations, QTensor};
 
 /// The matrix of a layer, `[out, in]`: dense, or packed.
 ///
@@ -36,6 +36,13 @@ impl Weight {
     /// Whether the matrix is packed.
     pub fn is_quantized(&self) -> bool {
         matches!(self, Self::Quantized(_))
+    }
+
+    /// Sets in which precision products of a packed matrix read their input; see [`QTensor::with_activations`].
+    pub fn set_activations(&mut self, activations: Activations) {
+        if let Self::Quantized(w) = self {
+            *w = w.clone().with_activations(activations);
+        }
     }
 
     /// The matrix as a dense tensor `[out, in]`; a packed one is decoded into f32.
@@ -95,7 +102,8 @@ mod tests {
     fn dense_and_packed_multiply_alike() {
         let device = Device::flex();
         let packed = packed([3, 5]);
-        let quantized = Weight::from(QTensor::from_packed(&packed, &device));
+        let mut quantized = Weight::from(QTensor::from_packed(&packed, &device));
+        quantized.set_activations(Activations::F32);
         let dense = Weight::dense(quantized.val());
         assert!(quantized.is_quantized() && !dense.is_quantized());
         assert_eq!((dense.shape(), quantized.shape()), ([3, 5], [3, 5]));

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use burn::module::Module;
 use burn::tensor::Device;
 use quench_format::Packed;
-use quench_kernels::QTensor;
+use quench_kernels::{Activations, QTensor};
 use quench_nn::{Model, Section, Weight};
 
 use crate::QuantizeError;
@@ -239,7 +239,7 @@ impl<I: Clone> Stage<'_, I> {
         for part in model.open(section) {
             if let Some(layer) = finished.iter().find(|layer| layer.entry.layer == part.name) {
                 let device = device_of(part.weight);
-                *part.weight = Weight::Quantized(QTensor::from_packed(&layer.packed, &device));
+                *part.weight = exact(&layer.packed, &device);
             }
         }
         Ok(finished)
@@ -274,7 +274,7 @@ fn quantize<M: Model>(
             rounded_rows,
         };
         let device = device_of(part.weight);
-        *part.weight = Weight::Quantized(QTensor::from_packed(&packed, &device));
+        *part.weight = exact(&packed, &device);
         check(observe(Event::Layer(&entry)))?;
         finished.push(Finished { entry, packed });
     }
@@ -289,6 +289,11 @@ fn weight_snr_db(w: &[f32], decoded: &[f32]) -> Option<f64> {
 
 fn check(flow: ControlFlow<()>) -> Result<(), QuantizeError> {
     if flow.is_break() { Err(QuantizeError::Interrupted) } else { Ok(()) }
+}
+
+/// A packed weight whose products read their input as it is, so that statistics are the same on every machine.
+fn exact(packed: &Packed, device: &Device) -> Weight {
+    Weight::Quantized(QTensor::from_packed(packed, device).with_activations(Activations::F32))
 }
 
 /// Where a weight lives.

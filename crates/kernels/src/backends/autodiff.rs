@@ -47,13 +47,14 @@ fn inner<B: QuantBackend, C: CheckpointStrategy>(w: PackedParts<Autodiff<B, C>>)
         scales: w.scales.into_primitive(),
         levels: match w.levels {
             Levels::Signed => Levels::Signed,
-            Levels::Affine(zeros) => Levels::Affine(zeros.into_primitive()),
+            Levels::Affine(zeros) => Levels::Affine(zeros),
             Levels::Table(levels) => Levels::Table(levels.into_primitive()),
         },
         order: match w.order {
             Order::Natural => Order::Natural,
-            Order::Permuted(inverse) => Order::Permuted(inverse),
+            Order::Permuted(order) => Order::Permuted(order),
         },
         layout: w.layout,
+        activations: w.activations,
     }
 }

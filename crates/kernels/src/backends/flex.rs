@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
 
 use super::host::{self, HostBackend};
 use crate::ops::{PackedParts, QuantBackend, Side};
@@ -34,6 +35,29 @@ impl HostBackend for Flex {
         match tensor.as_slice() {
             Some(values) => Cow::Borrowed(values),
             None => Cow::Owned(tensor.to_contiguous().storage().to_vec()),
+        }
+    }
+
+    fn words(tensor: &FloatTensor<Self>) -> Cow<'_, [u32]> {
+        let size = match tensor.dtype() {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            other => panic!("the scales of a packed matrix are f32, f16 or bf16, not {other:?}"),
+        };
+        let bytes = |tensor: &FloatTensor<Self>| {
+            let start = tensor.layout().start_offset() * size;
+            start..start + tensor.layout().num_elements() * size
+        };
+        match tensor.is_contiguous() {
+            // The allocator aligns to more than a word, though nothing promises it.
+            true => match bytemuck::try_cast_slice(&tensor.bytes()[bytes(tensor)]) {
+                Ok(words) => Cow::Borrowed(words),
+                Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(&tensor.bytes()[bytes(tensor)])),
+            },
+            false => {
+                let tensor = tensor.to_contiguous();
+                Cow::Owned(bytemuck::pod_collect_to_vec(&tensor.bytes()[bytes(&tensor)]))
+            }
         }
     }
 }

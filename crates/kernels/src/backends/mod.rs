@@ -1,8 +1,6 @@
 //! What each backend does better than the portable bodies, and the backward pass.
 //!
-//! Flex and NdArray share [`host`], a decoder over slices; their product is decode, then the backend's own matmul. A
-//! product that never writes the dense matrix ("fused") has its place in `host.rs` for the CPU and in `cube.rs` for the
-//! Cube family.
+//! Flex and NdArray share [`host`], which hands slices to [`quench_cpu`]; `cube.rs` is for the Cube family.
 
 mod autodiff;
 #[cfg(feature = "cube")]

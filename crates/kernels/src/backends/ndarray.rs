@@ -34,6 +34,13 @@ impl HostBackend for NdArray {
         }
     }
 
+    fn words(tensor: &FloatTensor<Self>) -> Cow<'_, [u32]> {
+        match Self::f32s(tensor) {
+            Cow::Borrowed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+            Cow::Owned(values) => Cow::Owned(bytemuck::cast_vec(values)),
+        }
+    }
+
     fn i32s(tensor: &IntTensor<Self>) -> Cow<'_, [i32]> {
         match tensor {
             NdArrayTensor::I32(values) => match values.view().to_slice() {

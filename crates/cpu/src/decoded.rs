@@ -1,0 +1,247 @@
+//! Products in f32: some columns of a tile are decoded into the first-level cache and multiplied from there.
+//!
+//! Serves every code, group and width; what the faster kernels do not serve comes here.
+
+use quench_format::tiles::{CHUNK, ROWS, STEP, STEPS, scale, scale_words, zero};
+
+use crate::simd::{Job, Simd};
+use crate::unpack::{AHEAD, chunks, each_step, step};
+use crate::weights::{Levels, Tile, Weights};
+
+/// Columns decoded at a time: 16 KB of weights.
+pub(crate) const STRETCH: usize = 8 * CHUNK;
+
+/// How codes become numbers, prepared once for a product.
+pub(crate) struct Decoder<'a> {
+    weights: Weights<'a>,
+    levels: Kind,
+}
+
+enum Kind {
+    /// Up to 16 levels.
+    Table16([f32; 16]),
+    /// Up to 256.
+    Table256(Box<[f32; 256]>),
+    /// Integers around a center, or around zero points.
+    Integer { center: f32 },
+    /// Codes of more than 8 bits, and groups that end within a chunk: one by one.
+    Single,
+}
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(weights: Weights<'a>) -> Self {
+        let layout = weights.layout();
+        let whole = layout.groups() == 1 || layout.group.is_multiple_of(CHUNK);
+        let center = (1_u32 << (layout.bits - 1)) as f32;
+        let levels = match weights.levels() {
+            _ if layout.bits > 8 || !whole => Kind::Single,
+            Levels::Signed if layout.bits <= 4 => Kind::Table16(std::array::from_fn(|u| u as f32 - center)),
+            Levels::Signed => Kind::Integer { center },
+            Levels::Affine(_) => Kind::Integer { center: 0.0 },
+            Levels::Table(levels) if layout.bits <= 4 => Kind::Table16(fill(levels)),
+            Levels::Table(levels) => Kind::Table256(Box::new(fill(levels))),
+        };
+        Self { weights, levels }
+    }
+
+    /// Columns `32 · first ..` of a tile, sixteen rows each, scaled: as [`quench_format::Packed::decode`] rounds them.
+    ///
+    /// What is beyond the last column is some number or other.
+    pub(crate) fn columns<S: Simd>(&self, simd: S, tile: Tile<'_>, first: usize, to: &mut [[[f32; ROWS]; CHUNK]]) {
+        match self.weights.layout().bits {
+            1 => simd.vectorize(Columns::<1> { decoder: self, tile, first, to }),
+            2 => simd.vectorize(Columns::<2> { decoder: self, tile, first, to }),
+            3 => simd.vectorize(Columns::<3> { decoder: self, tile, first, to }),
+            4 => simd.vectorize(Columns::<4> { decoder: self, tile, first, to }),
+            5 => simd.vectorize(Columns::<5> { decoder: self, tile, first, to }),
+            6 => simd.vectorize(Columns::<6> { decoder: self, tile, first, to }),
+            7 => simd.vectorize(Columns::<7> { decoder: self, tile, first, to }),
+            8 => simd.vectorize(Columns::<8> { decoder: self, tile, first, to }),
+            _ => self.singly(tile, first, to),
+        }
+    }
+
+    fn singly(&self, tile: Tile<'_>, first: usize, to: &mut [[[f32; ROWS]; CHUNK]]) {
+        let layout = self.weights.layout();
+        let row_layout = quench_format::tiles::Layout { shape: [ROWS, layout.shape[1]], ..layout };
+        let mut codes = vec![0; layout.chunks() * CHUNK];
+        for r in 0..ROWS {
+            row_layout.row(tile.codes, r, &mut codes);
+            let stretch = codes.as_chunks::<CHUNK>().0[first..].iter().zip(&mut *to);
+            for (c, (codes, to)) in (first..).zip(stretch) {
+                for (j, (&u, to)) in (c * CHUNK..).zip(codes.iter().zip(to)) {
+                    to[r] = if j < layout.shape[1] { self.single(tile, r, j, u) } else { 0.0 };
+                }
+            }
+        }
+    }
+
+    /// Row `r` of a tile, column `j`, code `u`.
+    fn single(&self, tile: Tile<'_>, r: usize, j: usize, u: u16) -> f32 {
+        let layout = self.weights.layout();
+        let group = j / layout.group;
+        let words = scale_words(layout.scale);
+        let level = match self.weights.levels() {
+            Levels::Signed => f32::from(u) - (1_u32 << (layout.bits - 1)) as f32,
+            Levels::Affine(_) => f32::from(u),
+            Levels::Table(levels) => levels[usize::from(u)],
+        };
+        let zero = tile.zeros.map_or(0.0, |zeros| {
+            let words = layout.zero_words() / layout.groups();
+            f32::from(zero(&zeros[group * words..][..words], r))
+        });
+        scale(layout.scale, &tile.scales[group * words..][..words], r) * (level - zero)
+    }
+
+    /// Row `r` of the matrix in its original column order, `[in]`.
+    pub(crate) fn row(&self, r: usize, codes: &mut [u16], to: &mut [f32]) {
+        let layout = self.weights.layout();
+        let tile = self.weights.tile(r / ROWS);
+        let row_layout = quench_format::tiles::Layout { shape: [ROWS, layout.shape[1]], ..layout };
+        row_layout.row(tile.codes, r % ROWS, codes);
+        for (j, &u) in codes[..layout.shape[1]].iter().enumerate() {
+            let column = self.weights.order().map_or(j, |order| order[j] as usize);
+            to[column] = self.single(tile, r % ROWS, j, u);
+        }
+    }
+}
+
+fn fill<const N: usize>(levels: &[f32]) -> [f32; N] {
+    let mut filled = [0.0; N];
+    filled[..levels.len()].copy_from_slice(levels);
+    filled
+}
+
+struct Columns<'a, const BITS: usize> {
+    decoder: &'a Decoder<'a>,
+    tile: Tile<'a>,
+    first: usize,
+    to: &'a mut [[[f32; ROWS]; CHUNK]],
+}
+
+impl<const BITS: usize> Job for Columns<'_, BITS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { decoder, tile, first, to } = self;
+        let layout = decoder.weights.layout();
+        let words = scale_words(layout.scale);
+        let codes = &chunks::<BITS>(tile.codes)[first..];
+        let group = |c: usize| (first + c) * CHUNK / layout.group;
+        macro_rules! decode {
+            ($group:ident, $codes:ident, $e:ident => $level:expr) => {
+                for (c, (codes, to)) in codes.iter().zip(to).enumerate() {
+                    for line in codes {
+                        simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
+                    }
+                    let $group = if layout.groups() == 1 { 0 } else { group(c) };
+                    let scale = simd.scales(layout.scale, &tile.scales[$group * words..][..words]);
+                    each_step!(S_ => {
+                        let $codes = step::<S, BITS>(simd, codes, S_);
+                        let to: &mut [[f32; ROWS]; STEP] = &mut to.as_chunks_mut().0[S_];
+                        decode!(@ $e $level, scale, to; 0 1 2 3);
+                    });
+                }
+            };
+            (@ $e:ident $level:expr, $scale:ident, $to:ident; $($value:literal)*) => {
+                $({
+                    const $e: usize = $value;
+                    simd.store(simd.mul($scale, $level), &mut $to[$e]);
+                })*
+            };
+        }
+        const { assert!(STEPS * STEP == CHUNK) };
+        match &decoder.levels {
+            Kind::Table16(levels) => {
+                let table = simd.table(levels);
+                decode!(_group, codes, E => simd.level(table, codes, E));
+            }
+            Kind::Table256(levels) => decode!(_group, codes, E => simd.gather(levels, codes, E)),
+            Kind::Integer { center } => match tile.zeros {
+                None => {
+                    let center = simd.splat(*center);
+                    decode!(_group, codes, E => simd.sub(simd.column(codes, E), center));
+                }
+                Some(zeros) => {
+                    let zeros = zeros.as_chunks::<4>().0;
+                    decode!(group, codes, E => simd.sub(simd.column(codes, E), simd.zeros(&zeros[group])));
+                }
+            },
+            Kind::Single => decoder.singly(tile, first, to),
+        }
+    }
+}
+
+/// Adds `Σ x[i, j] · w[j]` over some columns to the sums of a panel; sums of 32 columns are made first.
+pub(crate) fn multiply<S: Simd>(simd: S, w: &[[[f32; ROWS]; CHUNK]], x: &[f32], height: usize, y: &mut [[f32; ROWS]]) {
+    match height {
+        1 => simd.vectorize(Multiply::<1> { w, x, y }),
+        2 if const { S::HEIGHT >= 2 } => simd.vectorize(Multiply::<2> { w, x, y }),
+        4 if const { S::HEIGHT >= 4 } => simd.vectorize(Multiply::<4> { w, x, y }),
+        8 if const { S::HEIGHT >= 8 } => simd.vectorize(Multiply::<8> { w, x, y }),
+        12 if const { S::HEIGHT >= 12 } => simd.vectorize(Multiply::<12> { w, x, y }),
+        _ => unreachable!("a panel of {height} rows"),
+    }
+}
+
+struct Multiply<'a, const M: usize> {
+    w: &'a [[[f32; ROWS]; CHUNK]],
+    x: &'a [f32],
+    y: &'a mut [[f32; ROWS]],
+}
+
+impl<const M: usize> Job for Multiply<'_, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let y: &mut [[f32; ROWS]; M] = self.y.first_chunk_mut().expect("a row of sums for each row of the panel");
+        let mut total = [simd.splat(0.0); M];
+        for i in 0..M {
+            total[i] = simd.load(&y[i]);
+        }
+        let x: &[[[f32; M]; CHUNK]] = self.x.as_chunks::<M>().0.as_chunks().0;
+        for (w, x) in self.w.iter().zip(x) {
+            let mut sums = [simd.splat(0.0); M];
+            for (w, x) in w.iter().zip(x) {
+                let w = simd.load(w);
+                for i in 0..M {
+                    sums[i] = simd.mul_add(w, simd.splat(x[i]), sums[i]);
+                }
+            }
+            for i in 0..M {
+                total[i] = simd.add(total[i], sums[i]);
+            }
+        }
+        for i in 0..M {
+            simd.store(total[i], &mut y[i]);
+        }
+    }
+}
+
+/// Adds `Σ x[r] · w[j, r]` over the rows of a tile to the sums of columns `j`, for sixteen rows of `x` beside each other.
+pub(crate) struct MultiplyPlain<'a> {
+    pub w: &'a [[[f32; ROWS]; CHUNK]],
+    pub x: &'a [[f32; ROWS]; ROWS],
+    pub y: &'a mut [[f32; ROWS]],
+}
+
+impl Job for MultiplyPlain<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut x = [simd.splat(0.0); ROWS];
+        for r in 0..ROWS {
+            x[r] = simd.load(&self.x[r]);
+        }
+        for (w, y) in self.w.as_flattened().iter().zip(self.y) {
+            let mut sum = simd.splat(0.0);
+            for r in 0..ROWS {
+                sum = simd.mul_add(x[r], simd.splat(w[r]), sum);
+            }
+            simd.store(simd.add(simd.load(y), sum), y);
+        }
+    }
+}
