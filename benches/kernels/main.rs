@@ -244,12 +244,14 @@ fn main() {
 fn entries(args: &Args) -> (Vec<Entry>, BTreeMap<&'static str, String>) {
     let home = Arc::new(Host::new("quench and burn"));
     let mut entries = Vec::new();
-    for text in OURS {
+    for (text, modes) in OURS {
         let scheme: Scheme = text.parse().expect("a valid scheme");
-        let name = text.strip_suffix("/f16").unwrap_or(text).replace('/', " g");
-        let make: Make = Arc::new(move |problem| Some(Box::new(Ours::new(scheme, problem))));
         let bits = scheme.code.bits();
-        entries.push(Entry { name: format!("quench/{name}"), bits, host: home.clone(), make });
+        for &activations in modes {
+            let name = text.strip_suffix("/f16").unwrap_or(text).replace('/', " g");
+            let make: Make = Arc::new(move |problem| Some(Box::new(Ours::new(scheme, activations, problem))));
+            entries.push(Entry { name: format!("quench/{name} {activations}"), bits, host: home.clone(), make });
+        }
     }
     for (kind, name, bits) in Burn::ALL {
         let make: Make = Arc::new(move |problem| Some(Box::new(Burns::new(kind, problem))));
@@ -423,7 +425,7 @@ fn report(starters: &[Starter], times: &[Times], shape: Size, rows: usize, cache
         bandwidths.len(),
     );
     println!(
-        "  {:<22} {:>10} {:>10} {:>7} {:>9} {:>6}  against the best other library of no fewer bits",
+        "  {:<24} {:>10} {:>10} {:>7} {:>9} {:>6}  against the best other library of no fewer bits",
         "", "median us", "best us", "GB/s", "GFLOP/s", "of BW"
     );
 
@@ -442,7 +444,7 @@ fn report(starters: &[Starter], times: &[Times], shape: Size, rows: usize, cache
         });
         let against = rival.map(|j| (medians[j] / medians[i], starters[j].entry.name.as_str()));
         println!(
-            "  {:<22} {:>10.1} {:>10.1} {:>7.1} {:>9.1} {:>5.0}%  {}",
+            "  {:<24} {:>10.1} {:>10.1} {:>7.1} {:>9.1} {:>5.0}%  {}",
             starter.entry.name,
             medians[i] * 1e6,
             best * 1e6,
