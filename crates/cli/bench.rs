@@ -149,15 +149,18 @@ fn subjects(arguments: &Bench) -> anyhow::Result<Vec<Subject>> {
 /// The tests, checked against the contexts of the models.
 fn tests(arguments: &Bench, subjects: &[Subject]) -> anyhow::Result<Vec<Test>> {
     // A prompt needs room for the token after it.
-    let room = subjects.iter().map(|subject| subject.config.max_positions.saturating_sub(1)).min().unwrap_or(0);
-    let lengths = |option: &str, asked: &[usize], default: usize| match asked {
-        [] => Ok(vec![default.min(room)]),
-        asked => match asked.iter().find(|&&tokens| tokens > room) {
-            None => Ok(asked.to_vec()),
-            Some(tokens) => {
-                bail!("{option} {tokens} goes beyond the context of a model; give {option} {room} or less")
-            }
-        },
+    let room = |subject: &Subject| subject.config.max_positions.saturating_sub(1);
+    let shortest = subjects.iter().min_by_key(|subject| room(subject));
+    let lengths = |option: &str, asked: &[usize], default: usize| {
+        let Some((shortest, room)) = shortest.map(|subject| (subject, room(subject))) else { return Ok(Vec::new()) };
+        if asked.is_empty() {
+            return Ok(vec![default.min(room)]);
+        }
+        if let Some(tokens) = asked.iter().find(|&&tokens| tokens > room) {
+            let (name, context) = (&shortest.name, shortest.config.max_positions);
+            bail!("{option} {tokens} is too long for {name}, whose context is {context}; give {option} {room} or less");
+        }
+        Ok(asked.to_vec())
     };
     let tests = Test::all(
         &lengths("--prompt", &arguments.prompt, PROMPT)?,

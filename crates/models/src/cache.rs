@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::config::DecoderConfig;
 
-/// Keys and values per layer, `[batch, kv_heads, kept, head_dim]`; made empty, grown by [`Decoder::step`].
+/// Keys and values per layer; made empty, grown by [`Decoder::step`].
 ///
 /// A layer with a sliding window keeps no more than the `window − 1` positions that the next token still sees.
 ///
@@ -41,7 +41,7 @@ const ROOM: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct LayerCache {
     window: Option<usize>,
-    /// Keys and values, `[batch, kv_heads, room, head_dim]`.
+    /// Keys `[batch, kv_heads, head_dim, room]` and values `[batch, kv_heads, room, head_dim]`: as products read them.
     buffers: Option<(Tensor<4>, Tensor<4>)>,
     /// The positions of the buffers that are in use.
     used: Range<usize>,
@@ -57,43 +57,49 @@ impl LayerCache {
         Self { window, buffers: None, used: 0..0 }
     }
 
-    /// Puts new keys and values after the kept ones, and returns all: `[batch, kv_heads, kept + new, head_dim]`.
+    /// Puts new keys and values after the kept ones, and returns all.
+    ///
+    /// - `k`, `v`: `[batch, kv_heads, new, head_dim]`
+    /// - returns `[batch, kv_heads, head_dim, kept + new]` and `[batch, kv_heads, kept + new, head_dim]`
     pub(crate) fn extend(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let new = k.dims()[2];
-        let (mut all_k, mut all_v) = match self.buffers.take() {
-            Some((k, v)) if self.used.end + new <= k.dims()[2] => (k, v),
+        let (k, new) = (k.swap_dims(2, 3), v.dims()[2]);
+        let (all_k, all_v) = match self.buffers.take() {
+            Some((k, v)) if self.used.end + new <= v.dims()[2] => (k, v),
             old => {
-                let (used, kept) = (self.used.clone(), self.used.len());
-                let roomy = |x: &Tensor<4>, old: Option<Tensor<4>>| {
-                    let [batch, heads, _, width] = x.dims();
-                    let room = (kept + new).next_multiple_of(ROOM);
-                    let buffer = Tensor::zeros([batch, heads, room, width], (&x.device(), x.dtype()));
-                    match old {
-                        Some(old) => put(buffer, 0, old.narrow(2, used.start, kept)),
-                        None => buffer,
-                    }
-                };
-                self.used = 0..kept;
+                let kept = self.used.clone();
+                self.used = 0..kept.len();
+                let room = (kept.len() + new).next_multiple_of(ROOM);
                 let (old_k, old_v) = old.unzip();
-                (roomy(&k, old_k), roomy(&v, old_v))
+                (buffer(&k, 3, room, old_k, &kept), buffer(&v, 2, room, old_v, &kept))
             }
         };
         // The buffers are nobody else's here, so that they are written in place.
-        all_k = put(all_k, self.used.end, k);
-        all_v = put(all_v, self.used.end, v);
+        let (all_k, all_v) = (put(all_k, 3, self.used.end, k), put(all_v, 2, self.used.end, v));
         self.used.end += new;
         let (start, length) = (self.used.start, self.used.len());
-        let seen = (all_k.clone().narrow(2, start, length), all_v.clone().narrow(2, start, length));
+        let seen = (all_k.clone().narrow(3, start, length), all_v.clone().narrow(2, start, length));
         self.buffers = Some((all_k, all_v));
         self.used.start = self.used.end - kept(length, self.window);
         seen
     }
 }
 
-/// Writes `x` into `buffer`, from position `first`.
-fn put(buffer: Tensor<4>, first: usize, x: Tensor<4>) -> Tensor<4> {
-    let [batch, heads, length, width] = x.dims();
-    buffer.slice_assign([0..batch, 0..heads, first..first + length, 0..width], x)
+/// Room for so many positions, along `dim`, of what is like `x`; the `kept` ones of `old` come first.
+fn buffer(x: &Tensor<4>, dim: usize, room: usize, old: Option<Tensor<4>>, kept: &Range<usize>) -> Tensor<4> {
+    let mut shape = x.dims();
+    shape[dim] = room;
+    let empty = Tensor::zeros(shape, (&x.device(), x.dtype()));
+    match old {
+        Some(old) if !kept.is_empty() => put(empty, dim, 0, old.narrow(dim, kept.start, kept.len())),
+        _ => empty,
+    }
+}
+
+/// Writes `x` into `buffer`, from position `first` along `dim`.
+fn put(buffer: Tensor<4>, dim: usize, first: usize, x: Tensor<4>) -> Tensor<4> {
+    let mut ranges = x.dims().map(|extent| 0..extent);
+    ranges[dim] = first..first + x.dims()[dim];
+    buffer.slice_assign(ranges, x)
 }
 
 #[cfg(test)]
@@ -119,6 +125,7 @@ mod tests {
                 let (k, v) = cache.extend(keys(seen, count), keys(seen, count) + 0.5);
                 seen += count;
                 let expected = (first..seen).map(|key| key as f32);
+                assert_eq!(k.dims(), [1, 1, 1, seen - first]);
                 assert_eq!(k.into_data().try_to_vec::<f32>().unwrap(), expected.clone().collect::<Vec<_>>());
                 let expected: Vec<f32> = expected.map(|key| key + 0.5).collect();
                 assert_eq!(v.into_data().try_to_vec::<f32>().unwrap(), expected);
