@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -234,6 +235,64 @@ fn an_absent_device_is_one_error_that_names_what_there_is() {
 }
 
 #[test]
+fn models_are_measured_side_by_side() {
+    let bench = Bench::new();
+    bench.quantize(&TEXTS).succeeds();
+    // Weights are all it takes.
+    fs::remove_file(bench.at("out/tokenizer.json")).unwrap();
+    let arguments = ["bench", "out", "--against", "model", "--prompt", "16,4", "--generate", "5", "--repetitions", "2"];
+    let more = ["--activations", "int8,f32", "--device", "flex", "--threads", "1", "--json", "bench.json"];
+    let out = bench.run(&[&arguments[..], &more].concat()).succeeds().out;
+    for word in ["model", "out", "int8", "f32", "prompt 16", "prompt 4", "generate 5", "ratio", "on flex, 1 thread"] {
+        assert!(out.contains(word), "{word}:\n{out}");
+    }
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("bench.json")).unwrap()).unwrap();
+    assert_eq!((&report["threads"], &report["device"]), (&1.into(), &"flex".into()));
+    let models = report["models"].as_array().unwrap();
+    let asked: Vec<_> = models.iter().map(|model| (model["name"].as_str(), model["activations"].as_str())).collect();
+    assert_eq!(asked, [(Some("model"), None), (Some("out"), Some("int8")), (Some("out"), Some("f32"))]);
+    for model in models {
+        // Two layers, keys and values of two heads of 8 numbers, 16 tokens.
+        assert_eq!(model["kv_cache_bytes"], 2 * 2 * 2 * 8 * 4 * 16);
+        assert!(model["size_bytes"].as_u64().unwrap() > 0 && model["load_seconds"].as_f64().unwrap() > 0.0);
+        if cfg!(target_os = "linux") {
+            let [loaded, peak] = ["loaded_bytes", "peak_bytes"].map(|key| model[key].as_u64().unwrap());
+            assert!(0 < loaded && loaded <= peak, "{model}");
+        }
+        let tests = model["tests"].as_array().unwrap();
+        let named: Vec<_> = tests.iter().map(|test| (test["test"].as_str().unwrap(), &test["tokens"])).collect();
+        assert_eq!(named, [("prompt", &16.into()), ("prompt", &4.into()), ("generate", &5.into())]);
+        for (test, first) in tests.iter().zip(models[0]["tests"].as_array().unwrap()) {
+            let number = |key: &str| test[key].as_f64().unwrap();
+            assert_eq!(test["seconds"].as_array().unwrap().len(), 2);
+            let (lowest, highest) = (number("lowest_tokens_per_second"), number("highest_tokens_per_second"));
+            assert!(0.0 < lowest && lowest <= number("tokens_per_second") && number("tokens_per_second") <= highest);
+            let ratio = number("tokens_per_second") / first["tokens_per_second"].as_f64().unwrap();
+            assert!((number("ratio") - ratio).abs() < 1e-9, "{test}");
+        }
+    }
+
+    let alone = bench.run(&["bench", "model", "--generate", "0", "--repetitions", "1"]).succeeds().out;
+    assert!(alone.contains("prompt 255"), "the longest that fits the context of 256:\n{alone}");
+    assert!(!alone.contains("generate") && !alone.contains("ratio"), "{alone}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_measurement_ends_with_whoever_asked_for_it() {
+    let bench = Bench::with(LONG);
+    let mut command = bench.command(&["bench", "--measure", "model", "--prompt", "8", "--generate", "0"]);
+    command.args(["--repetitions", "1000000"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "{\"begun\":\"loading\"}\n");
+    drop(child.stdin.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(130), &b""[..]));
+}
+
+#[test]
 fn devices_and_recipes_are_listed() {
     let bench = Bench::new();
     let devices = bench.run(&["devices"]).succeeds().out;
@@ -250,7 +309,7 @@ fn devices_and_recipes_are_listed() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let bench = Bench::new();
-    for command in ["quantize", "eval", "inspect", "generate", "recipes"] {
+    for command in ["quantize", "eval", "inspect", "generate", "bench", "recipes"] {
         let help = bench.run(&[command, "--help"]).succeeds().out;
         assert!(
             help.contains("Examples:") && help.contains("Exit codes:") && help.contains("130"),

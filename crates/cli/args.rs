@@ -46,6 +46,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Continue a text
     Generate(Generate),
+    /// Measure tokens per second and peak memory
+    Bench(Bench),
     /// List the recipes, or print one
     Recipes(Recipes),
     /// List the devices that this program can use here
@@ -268,6 +270,69 @@ pub struct Generate {
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
     #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
     pub device: Wanted,
+}
+
+/// Arguments of `quench bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench bench spark
+  quench bench ./llama-int4 --against ./Llama-3.2-1B
+      Side by side, with the ratios to the dense model.
+  quench bench ./llama-int4 ./llama-int8 --prompt 128,512 --generate 32 --json bench.json
+      Several models and lengths; ratios to the first model.
+  quench bench ./llama-int4 --prompt 0 --activations int8,bf16,f32 --threads 1
+      Generation alone, in each precision, on one thread.
+
+{CODES}"))]
+pub struct Bench {
+    /// Folders of models, dense or quantized, or `spark`; no tokenizer is needed
+    #[arg(required = true, value_name = "MODEL", value_hint = ValueHint::DirPath)]
+    pub models: Vec<PathBuf>,
+
+    /// Folder of the dense model to compare with, or `spark`; without it, ratios are to the first MODEL
+    #[arg(short, long, value_name = "DENSE", value_hint = ValueHint::DirPath)]
+    pub against: Option<PathBuf>,
+
+    /// Tokens of the prompts, read in one pass each; 0 leaves them out [default: 512, or the longest that fits the models]
+    #[arg(short, long, value_name = "N,..", value_delimiter = ',')]
+    pub prompt: Vec<usize>,
+
+    /// Tokens to generate, one by one after a single token; 0 leaves this out [default: 64]
+    #[arg(short = 'n', long, value_name = "N,..", value_delimiter = ',')]
+    pub generate: Vec<usize>,
+
+    /// Timed runs of each, after one that is not timed
+    #[arg(short, long, default_value_t = 3, value_parser = positive)]
+    pub repetitions: usize,
+
+    /// Precisions in which products with packed weights read their input, on the CPU: int8 (the fastest), bf16 or f32
+    #[arg(long, default_value = "int8", value_name = "PRECISION,..", value_delimiter = ',')]
+    pub activations: Vec<Activations>,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Threads on the CPU; 0 takes all
+    #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub threads: u16,
+
+    /// Seed of the random tokens
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Measure MODEL in this process, and tell it to the process that started this one
+    #[arg(long, hide = true)]
+    pub measure: bool,
 }
 
 /// Arguments of `quench recipes`.

@@ -52,6 +52,11 @@ impl Backend {
         matches!(self, Self::Flex | Self::Ndarray)
     }
 
+    /// The name of its device `at`; there is one CPU, and it takes no number.
+    pub fn of(self, at: usize) -> String {
+        if self.is_cpu() { self.to_string() } else { format!("{self}:{at}") }
+    }
+
     /// Burn's name for it, if it is compiled in.
     fn compiled(self) -> Option<DeviceType> {
         let compiled: &[(Self, DeviceType)] = &[
@@ -202,12 +207,27 @@ impl FromStr for Wanted {
     }
 }
 
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Of(backend, None) => write!(f, "{backend}"),
+            Self::Of(backend, Some(index)) => write!(f, "{backend}:{index}"),
+        }
+    }
+}
+
 impl Wanted {
     /// The device; for `auto` the first GPU that works in the order of [`Backend::ALL`], else the CPU.
     ///
     /// # Errors
     /// If it is not compiled in (naming the cargo feature), absent, or does not work (naming what there is).
     pub fn resolve(self) -> anyhow::Result<Device> {
+        Ok(self.resolve_named()?.1)
+    }
+
+    /// As [`resolve`](Self::resolve), with the name by which `--device` takes the very device.
+    pub fn resolve_named(self) -> anyhow::Result<(String, Device)> {
         match self {
             Self::Auto => automatic(),
             Self::Of(backend, index) => pick(backend, index, backend.probe()),
@@ -215,19 +235,20 @@ impl Wanted {
     }
 }
 
-fn automatic() -> anyhow::Result<Device> {
+fn automatic() -> anyhow::Result<(String, Device)> {
     for backend in Backend::ALL {
         if let Probe::Compiled(found) = backend.probe() {
-            let usable = found.into_iter().find(|found| found.kind != Kind::Software && found.fault().is_none());
-            if let Some(found) = usable {
-                return Ok(found.device);
+            let mut found = found.into_iter().enumerate();
+            let usable = found.find(|(_, found)| found.kind != Kind::Software && found.fault().is_none());
+            if let Some((at, found)) = usable {
+                return Ok((backend.of(at), found.device));
             }
         }
     }
     bail!("no device works here; build with `--features flex` to compute on the CPU")
 }
 
-fn pick(backend: Backend, index: Option<usize>, probe: Probe) -> anyhow::Result<Device> {
+fn pick(backend: Backend, index: Option<usize>, probe: Probe) -> anyhow::Result<(String, Device)> {
     let mut found = match probe {
         Probe::Compiled(found) => found,
         Probe::NotCompiled => bail!(
@@ -251,7 +272,7 @@ fn pick(backend: Backend, index: Option<usize>, probe: Probe) -> anyhow::Result<
     }
     let found = found.swap_remove(index);
     match found.fault() {
-        None => Ok(found.device),
+        None => Ok((backend.of(index), found.device)),
         Some(fault) => bail!(
             "device {backend}:{index} ({}) does not work: {fault}; use one of: {}",
             found.name,
@@ -266,9 +287,7 @@ fn available(except: Backend) -> String {
     for backend in Backend::ALL.into_iter().filter(|backend| *backend != except) {
         if let Probe::Compiled(found) = backend.probe() {
             let working = found.iter().enumerate().filter(|(_, found)| found.fault().is_none());
-            names.extend(
-                working.map(|(at, _)| if backend.is_cpu() { backend.to_string() } else { format!("{backend}:{at}") }),
-            );
+            names.extend(working.map(|(at, _)| backend.of(at)));
         }
     }
     names.join(", ")
@@ -291,7 +310,9 @@ mod tests {
             ("gpu", None),
             ("", None),
         ] {
-            assert_eq!(text.parse::<Wanted>().ok(), expected, "{text}");
+            let found = text.parse::<Wanted>().ok();
+            assert_eq!(found, expected, "{text}");
+            assert!(found.is_none_or(|wanted| wanted.to_string() == text), "{text}");
         }
     }
 

@@ -25,24 +25,18 @@ pub fn run() -> anyhow::Result<Outcome> {
         ["ready", "broken", "absent"].iter().position(|known| known == state).unwrap_or(3)
     });
     let mut text = table::aligned(&lines);
-    match Wanted::Auto.resolve() {
-        Ok(device) => {
-            let chosen = lines.iter().find(|[_, state, about]| state == "ready" && !about.ends_with(SOFTWARE));
-            let name = chosen.map_or_else(|| format!("{device:?}"), |[name, ..]| name.clone());
-            text.push_str(&format!("\n--device auto takes {name}\n"));
-        }
+    match Wanted::Auto.resolve_named() {
+        Ok((name, _)) => text.push_str(&format!("\n--device auto takes {name}\n")),
         Err(error) => text.push_str(&format!("\n{error}\n")),
     }
     table::print(&text)?;
     Ok(Outcome::Done)
 }
 
-const SOFTWARE: &str = "(software)";
-
 fn describe(backend: Backend, at: usize, found: &Found) -> [String; 3] {
-    let name = if found.kind == Kind::Cpu { backend.to_string() } else { format!("{backend}:{at}") };
+    let name = backend.of(at);
     let about = match found.kind {
-        Kind::Software => format!("{} {SOFTWARE}", found.name),
+        Kind::Software => format!("{} (software)", found.name),
         Kind::Gpu | Kind::Cpu => found.name.clone(),
     };
     match found.fault() {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::Path;
@@ -67,7 +68,34 @@ impl Ended {
     }
 }
 
+/// How a process ended that this one started: its exit code, and what it said after `error: `.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    code: u8,
+    said: String,
+}
+
+impl Elsewhere {
+    /// From the exit code and the standard error of a process that ended badly; none if it was not this program's way
+    /// to end.
+    pub fn new(code: Option<i32>, error: &str) -> Option<Self> {
+        let said = error.trim().strip_prefix("error: ")?.to_owned();
+        Some(Self { code: u8::try_from(code?).ok()?, said })
+    }
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+impl std::error::Error for Elsewhere {}
+
 fn code(error: &anyhow::Error) -> u8 {
+    if let Some(elsewhere) = error.downcast_ref::<Elsewhere>() {
+        return elsewhere.code;
+    }
     if let Some(EvalError::Interrupted) = error.downcast_ref() {
         return INTERRUPTED;
     }
@@ -185,6 +213,10 @@ mod tests {
         assert_eq!(code(&anyhow!("no")), 2);
         let interrupted = JobError::Interrupted { path: "out.partial".into() };
         assert_eq!(code(&anyhow::Error::new(interrupted).context("quantizing")), 130);
+        let broken = Elsewhere::new(Some(101), "error: internal error\n").unwrap();
+        assert_eq!((broken.to_string().as_str(), code(&broken.into())), ("internal error", 101));
+        assert_eq!(Elsewhere::new(None, "error: "), None);
+        assert_eq!(Elsewhere::new(Some(1), "Killed"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 
 /// The exit code of a program that was interrupted, as shells count it: 128 + SIGINT.
-const CODE: i32 = 130;
+pub const CODE: i32 = 130;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 

@@ -4,6 +4,7 @@
 //! standard error.
 
 mod args;
+mod bench;
 mod device;
 mod devices;
 mod eval;
@@ -14,6 +15,7 @@ mod inspect;
 mod interrupt;
 mod json;
 mod layers;
+mod measure;
 mod model;
 mod progress;
 mod quantize;
@@ -50,6 +52,8 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
+        Command::Bench(arguments) if arguments.measure => measure::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Recipes(arguments) => recipes::run(arguments),
         Command::Devices => devices::run(),
     }

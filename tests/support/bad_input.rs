@@ -143,6 +143,24 @@ fn bad_inputs() -> Vec<Bad> {
         called("generate without prompt", &["generate", "model"], &["--prompt"]),
         called("prompt beyond the context", &["generate", "model", "--prompt", LONG_PROMPT], &["256"]),
         called("generate of nothing", &["generate", "absent", "--prompt", "x"], &["absent"]),
+        called(
+            "measuring beyond the context",
+            &["bench", "model", "--prompt", "8,256"],
+            &["--prompt 256", "model", "--prompt 255"],
+        ),
+        called(
+            "measuring nothing",
+            &["bench", "model", "--prompt", "0", "--generate", "0"],
+            &["--prompt", "--generate"],
+        ),
+        called("bench of nothing", &["bench", "model", "absent"], &["absent"]),
+        called("bench on an absent device", &["bench", "model", "--device", "flex:7"], &["flex:7"]),
+        Bad {
+            name: "bench of a model that cannot be read",
+            spoil: |b| spoil_weight(b, f32::NAN),
+            arguments: vec!["bench", "model", "--prompt", "8", "--generate", "0", "--device", "flex"],
+            expected: &["model.layers.1.mlp.up_proj", "NaN"],
+        },
         called("print of an unknown recipe", &["recipes", "rtn-int9"], &["rtn-int9", "rtn-int8"]),
     ]
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use safetensors::Dtype;
 
 use crate::{CheckpointError, Manifest};
@@ -35,6 +37,9 @@ pub trait Source: Send + Sync {
     /// The folder or file, for messages.
     fn path(&self) -> &Path;
 }
+
+/// Bytes that are converted at a time.
+const STRETCH: usize = 1 << 22;
 
 /// What a header says of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,19 +117,41 @@ impl TensorView {
 
     /// The elements as `f32`, row-major; exact, since `f32` holds every `f16` and `bf16`.
     ///
+    /// What is converted does not stay resident, so beside the result this takes no memory.
+    ///
     /// Errors: [`CheckpointError::Dtype`] for elements other than `f32`, `f16` and `bf16`.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
-        let bytes = self.bytes();
-        match self.dtype {
-            Dtype::F32 => Ok(words(bytes, f32::from_le_bytes).collect()),
-            Dtype::BF16 => Ok(words(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)).collect()),
-            Dtype::F16 => Ok(f16_to_f32(bytes)),
-            found => Err(CheckpointError::Dtype {
-                file: self.file.to_path_buf(),
-                tensor: self.name.clone(),
-                expected: "F32, F16 or BF16".to_owned(),
-                found,
+        let (size, convert): (usize, fn(&[u8], &mut [f32])) = match self.dtype {
+            Dtype::F32 => (4, |bytes, values| fill(values, words(bytes, f32::from_le_bytes))),
+            Dtype::BF16 => (2, |bytes, values| {
+                fill(values, words(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)));
             }),
+            Dtype::F16 => (2, f16_to_f32),
+            found => {
+                return Err(CheckpointError::Dtype {
+                    file: self.file.to_path_buf(),
+                    tensor: self.name.clone(),
+                    expected: "F32, F16 or BF16".to_owned(),
+                    found,
+                });
+            }
+        };
+        let mut values = vec![0.0; self.bytes().len() / size];
+        let stretches = values.chunks_mut(STRETCH / size).zip(self.bytes().chunks(STRETCH));
+        for (at, (values, bytes)) in stretches.enumerate() {
+            convert(bytes, values);
+            self.forget(at * STRETCH, bytes.len());
+        }
+        Ok(values)
+    }
+
+    /// Lets go of the memory behind some bytes of a mapped tensor; read again, they come from the file again.
+    fn forget(&self, start: usize, length: usize) {
+        #[cfg(unix)]
+        if let Data::Mapped(map) = &self.data {
+            // SAFETY: nobody writes to the map, so what is read from the file again is what was there.
+            // Where the system does not take the advice, the memory stays for as long as the view.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
         }
     }
 
@@ -167,11 +194,16 @@ pub(crate) fn words<const N: usize, T>(bytes: &[u8], make: impl Fn([u8; N]) -> T
     words.iter().map(move |word| make(*word))
 }
 
+fn fill(values: &mut [f32], from: impl Iterator<Item = f32>) {
+    for (value, from) in values.iter_mut().zip(from) {
+        *value = from;
+    }
+}
+
 /// Through a small aligned buffer: `half` converts whole slices with F16C or NEON, about ten times as fast as one by one,
 /// but a mapped tensor may start at an odd address.
-fn f16_to_f32(bytes: &[u8]) -> Vec<f32> {
+fn f16_to_f32(bytes: &[u8], values: &mut [f32]) {
     const CHUNK: usize = 4096;
-    let mut values = vec![0.0; bytes.len() / 2];
     let mut halves = [f16::ZERO; CHUNK];
     for (values, bytes) in values.chunks_mut(CHUNK).zip(bytes.chunks(2 * CHUNK)) {
         let halves = &mut halves[..values.len()];
@@ -180,7 +212,6 @@ fn f16_to_f32(bytes: &[u8]) -> Vec<f32> {
         }
         halves.convert_to_f32_slice(values);
     }
-    values
 }
 
 #[cfg(test)]

@@ -79,19 +79,20 @@ impl Attention {
         let k = rope.apply(normed(&self.key_norm, k));
         let (k, v) = match cache {
             Some(cache) => cache.extend(k, v),
-            None => (k, v),
+            None => (k.swap_dims(2, 3), v),
         };
         let y = self.attend(q, k, v, context.mask(self.layer.window));
         let y = tap.tap(&self.output_site, y);
         self.output.forward(y)
     }
 
-    /// - `q`: `[batch, heads, seq, head_dim]`, `k`, `v`: `[batch, kv_heads, keys, head_dim]`
+    /// - `q`: `[batch, heads, seq, head_dim]`
+    /// - `k`: `[batch, kv_heads, head_dim, keys]`, `v`: `[batch, kv_heads, keys, head_dim]`
     /// - `mask`: `[seq, keys]`
     /// - returns `[batch, seq, heads · head_dim]`
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<&Tensor<2>>) -> Tensor<3> {
         let [batch, heads, seq, head_dim] = q.dims();
-        let keys = k.dims()[2];
+        let keys = v.dims()[2];
         let rows = (SCORES / (batch * heads * keys)).clamp(1, seq);
         let q = q.mul_scalar(self.scale);
         let y = if rows == seq {
@@ -102,7 +103,7 @@ impl Attention {
                 // The last of these queries sees no key after its own.
                 let visible = keys - seq + first + rows;
                 let mask = mask.map(|mask| mask.clone().slice([first..first + rows, 0..visible]));
-                let (k, v) = (k.clone().narrow(2, 0, visible), v.clone().narrow(2, 0, visible));
+                let (k, v) = (k.clone().narrow(3, 0, visible), v.clone().narrow(2, 0, visible));
                 self.attend_rows(q.clone().narrow(2, first, rows), k, v, mask)
             });
             Tensor::cat(parts.collect(), 2)
@@ -113,11 +114,11 @@ impl Attention {
     /// Some of the queries, already scaled: `[batch, heads, rows, head_dim]` → the same.
     fn attend_rows(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<2>>) -> Tensor<4> {
         let [batch, heads, rows, head_dim] = q.dims();
-        let keys = k.dims()[2];
+        let keys = v.dims()[2];
         // The query heads of a key head stand side by side: they become rows of one product, and keys and values need
         // no copies.
         let stacked = heads / self.kv_heads * rows;
-        let scores = q.reshape([batch, self.kv_heads, stacked, head_dim]).matmul(k.swap_dims(2, 3));
+        let scores = q.reshape([batch, self.kv_heads, stacked, head_dim]).matmul(k);
         let mut scores = scores.reshape([batch, heads, rows, keys]);
         if let Some(cap) = self.cap {
             scores = capped(scores, cap);

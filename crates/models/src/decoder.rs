@@ -26,7 +26,7 @@ const HEAD_SITE: &str = "lm_head.input";
 /// Opens a Hugging Face folder: reads the configuration, the headers, and packed layers; dense weights are read when
 /// they are first used, or by [`Model::load`].
 ///
-/// - `device`: where the tensors are made, in f32
+/// - `device`: where the tensors are made, in f32; only an embedding that is no head stays in the halves of its file
 ///
 /// # Errors
 ///
@@ -167,7 +167,7 @@ impl Decoder {
         let root = Loader { source: &source, device, path: String::new(), block: None };
         let loader = Loader { path: prefix.to_owned(), ..root.clone() };
         let shape = [config.vocab_size, config.hidden_size];
-        let (info, origin, weight) = loader.table("embed_tokens", shape)?;
+        let (info, origin, weight) = loader.table("embed_tokens", shape, config.tied)?;
         let blocks = config
             .layers
             .iter()

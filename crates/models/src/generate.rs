@@ -54,12 +54,17 @@ impl Sampling {
             return Err(ModelError::Logit { token, value: *value });
         }
         // Ties go to the smaller id, so that the order is total.
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_unstable_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let likelier = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
         if self.temperature == 0.0 {
-            return Ok(order[0] as u32);
+            let likeliest = (0..logits.len()).min_by(likelier);
+            return Ok(likeliest.unwrap_or(0) as u32);
         }
-        order.truncate(self.top_k.unwrap_or(usize::MAX));
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        if let Some(k) = self.top_k.filter(|&k| k < order.len()) {
+            order.select_nth_unstable_by(k, likelier);
+            order.truncate(k);
+        }
+        order.sort_unstable_by(likelier);
         let largest = f64::from(logits[order[0]]);
         let mut weights: Vec<f64> =
             order.iter().map(|&id| ((f64::from(logits[id]) - largest) / f64::from(self.temperature)).exp()).collect();
@@ -125,7 +130,8 @@ pub fn generate(
     let mut next = prompt.to_vec();
     while tokens.len() < sampling.max_tokens.min(room) {
         let logits = decoder.step_last(ids(&[&next], decoder.device()), &mut cache); // [1, vocab]
-        let token = sampling.draw(&logits.into_data_as::<f32>().iter::<f32>().collect::<Vec<_>>(), &mut rng)?;
+        let logits: Vec<f32> = logits.into_data_as::<f32>().try_into_vec().unwrap_or_else(|error| panic!("{error:?}"));
+        let token = sampling.draw(&logits, &mut rng)?;
         if stop.contains(&token) {
             break;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
-use quench_checkpoint::{Source, native};
+use quench_checkpoint::{Dtype, Source, native};
 use quench_kernels::QTensor;
 use quench_nn::{LayerInfo, Linear, Part, Role, Weight};
 
@@ -46,8 +46,28 @@ impl Loader<'_> {
     }
 
     /// The parts of a table of vectors `[vocab, dim]`.
-    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<(LayerInfo, Origin, Weight), ModelError> {
-        self.weight(name, shape, "", Role::Embedding)
+    ///
+    /// Some rows at a time are read of it, so it stays in the halves of its file where the device has them, unless it is
+    /// the head (`tied`) as well, which is read whole.
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        tied: bool,
+    ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        let (info, mut origin, mut weight) = self.weight(name, shape, "", Role::Embedding)?;
+        if let Some(stored) = origin.stored.as_mut().filter(|_| !tied) {
+            let dtype = match self.source.info(&stored.name).map(|info| info.dtype) {
+                Some(Dtype::BF16) => DType::BF16,
+                Some(Dtype::F16) => DType::F16,
+                _ => DType::F32,
+            };
+            if self.device.supports_dtype(dtype) {
+                stored.dtype = dtype;
+                weight = Weight::Dense(stored.lazy());
+            }
+        }
+        Ok((info, origin, weight))
     }
 
     /// A vector, the gain of a norm for example.
@@ -96,7 +116,10 @@ impl Loader<'_> {
             Some(info) if info.shape != shape => {
                 Err(ModelError::Shape { path: path(), tensor, expected: shape.to_vec(), found: info.shape })
             }
-            Some(_) => Ok(Stored { source: self.source.clone(), device: self.device.clone(), name: tensor, shape }),
+            Some(_) => {
+                let (source, device) = (self.source.clone(), self.device.clone());
+                Ok(Stored { source, device, name: tensor, shape, dtype: DType::F32 })
+            }
         }
     }
 }
@@ -108,6 +131,8 @@ pub(crate) struct Stored<const D: usize> {
     device: Device,
     name: String,
     shape: [usize; D],
+    /// On the device.
+    dtype: DType,
 }
 
 impl<const D: usize> Stored<D> {
@@ -116,9 +141,10 @@ impl<const D: usize> Stored<D> {
         Ok(self.source.tensor(&self.name)?.to_finite_f32()?)
     }
 
-    /// The tensor, in f32 whatever the dtype of the file.
+    /// The tensor, in its dtype whatever that of the file.
     fn read(&self, device: &Device) -> Result<Tensor<D>, ModelError> {
-        Ok(Tensor::from_data(TensorData::new(self.values()?, self.shape), (device, DType::F32)))
+        let data = TensorData::new(self.values()?, self.shape).convert_dtype(self.dtype);
+        Ok(Tensor::from_data(data, (device, self.dtype)))
     }
 
     /// A parameter that reads itself when it is first used.

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};
 
 use crate::Weight;
+use crate::weight::in_f32;
 
 /// A table of vectors, `y_t = W[ids_t]`, over a dense or packed weight `[vocab, dim]`.
 #[derive(Module, Debug)]
@@ -18,14 +19,15 @@ impl Embedding {
         Self { weight }
     }
 
-    /// The vectors of `ids` `[batch, seq]`, `[batch, seq, dim]`; a packed table decodes only the rows asked for.
+    /// The vectors of `ids` `[batch, seq]`, `[batch, seq, dim]`, f32; of a packed table, or one of halves, only the rows asked
+    /// for are converted.
     ///
     /// # Panics
     ///
     /// If an id is not below `vocab`, on backends that check indices (Flex and NdArray do, Cube does not).
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         match &self.weight {
-            Weight::Dense(w) => burn::tensor::module::embedding(w.val(), ids),
+            Weight::Dense(w) => in_f32(burn::tensor::module::embedding(w.val(), ids)),
             Weight::Quantized(w) => {
                 let ([batch, seq], [_, dim]) = (ids.dims(), w.shape());
                 if batch * seq == 0 {
@@ -70,6 +72,17 @@ mod tests {
         let [logits, expected] = [quantized.as_head(x.clone()), dense.as_head(x)];
         assert_eq!(logits.dims(), [2, 2, 6]);
         assert_eq!(values(logits), values(expected));
+    }
+
+    #[test]
+    fn a_table_of_halves_gives_vectors_and_logits_in_f32() {
+        let device = Device::flex();
+        let halves =
+            Embedding::new(Weight::dense(Tensor::from_floats([[1.5, -2.0], [0.25, 3.0]], &device).cast(DType::BF16)));
+        let x = halves.forward(Tensor::<2, Int>::from_ints([[1, 0]], &device));
+        assert_eq!(values(x.clone()), [0.25, 3.0, 1.5, -2.0]);
+        assert_eq!(values(halves.as_head(x)), [-5.625, 9.0625, 6.25, -5.625]);
+        assert_eq!(halves.weight.val().dtype(), DType::F32);
     }
 
     #[test]

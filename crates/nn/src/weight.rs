@@ -1,7 +1,7 @@
 //! [`Weight`]: the matrix of a layer, dense or packed.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use quench_kernels::{Activations, QTensor};
 
 /// The matrix of a layer, `[out, in]`: dense, or packed.
@@ -45,10 +45,10 @@ impl Weight {
         }
     }
 
-    /// The matrix as a dense tensor `[out, in]`; a packed one is decoded into f32.
+    /// The matrix as a dense tensor `[out, in]`, f32.
     pub fn val(&self) -> Tensor<2> {
         match self {
-            Self::Dense(w) => w.val(),
+            Self::Dense(w) => in_f32(w.val()),
             Self::Quantized(w) => w.dequantize(),
         }
     }
@@ -60,7 +60,7 @@ impl Weight {
     /// If the last dimension of `x` is not `in`, naming both shapes.
     pub fn matmul<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Dense(w) => dense_matmul(x, w.val()),
+            Self::Dense(_) => dense_matmul(x, self.val()),
             Self::Quantized(w) => w.matmul(x),
         }
     }
@@ -70,6 +70,11 @@ impl From<QTensor> for Weight {
     fn from(w: QTensor) -> Self {
         Self::Quantized(w)
     }
+}
+
+/// `x` in f32: itself, unless it is of halves.
+pub(crate) fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
 /// One product of two matrices whatever the rank of `x`: a batched product would read `w` once per batch.
