@@ -16,6 +16,8 @@
 )]
 
 mod backends;
+#[cfg(feature = "cube")]
+mod cube;
 mod ops;
 mod qtensor;
 mod reference;
