@@ -5,11 +5,15 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use crate::cube;
-use crate::ops::{PackedParts, QuantBackend};
+use crate::ops::{PackedParts, QuantBackend, Side};
 
 impl QuantBackend for CubeBackend {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
         cube::decode(w, DType::F32)
+    }
+
+    fn packed_matmul(x: FloatTensor<Self>, w: PackedParts<Self>, side: Side) -> FloatTensor<Self> {
+        cube::matmul(x, w, side)
     }
 
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {

@@ -200,8 +200,8 @@ fn zero_of(w: &Words<u32, u32>, row: usize, group: usize, #[comptime] packing: P
 }
 
 /// `2^23`: a float above it has its integer in the low bits.
-const BIAS: f32 = 8_388_608.0;
-const BIAS_BITS: u32 = 0x4b00_0000;
+pub(super) const BIAS: f32 = 8_388_608.0;
+pub(super) const BIAS_BITS: u32 = 0x4b00_0000;
 
 /// `code − zero`, exactly: codes below `2^23` become floats by their bits, and `offset` is `2^23 + zero`.
 #[cube]

@@ -5,6 +5,8 @@
 //! that addresses no more refuses such a buffer when it is made.
 
 mod decode;
+mod gemv;
+mod matmul;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -16,6 +18,7 @@ use quench_format::FloatKind;
 use quench_format::tiles::STEP;
 
 pub(crate) use decode::{decode, select_rows};
+pub(crate) use matmul::matmul;
 
 use crate::ops::{Layout, Levels, Order, PackedParts};
 
