@@ -78,9 +78,8 @@ pub(super) fn gemv(x: CubeTensor, w: &Operands, runs: Runs) -> CubeTensor {
     let sizes = (hardware.plane_size_min, hardware.plane_size_max);
     let has_planes = client.features().plane.contains(Plane::Ops) && sizes.0 == sizes.1 && sizes.0 >= 8;
     let fold = if has_planes { sizes.0 as usize } else { QUADS };
-    // Without planes each slot has a vector in shared memory for every row: 16 KiB of them.
-    let most = if has_planes { 64 } else { 256 / rows };
-    let most = most.min(64).min(hardware.max_units_per_cube as usize / QUADS);
+    // Shared memory holds a vector for each row of each group of units that shuffles do not fold: 8 KiB of them.
+    let most = (128 / rows * fold / QUADS).min(64).min(hardware.max_units_per_cube as usize / QUADS);
     let slots = chunks.next_power_of_two().min(1 << most.ilog2()).max(fold / QUADS);
 
     // Two cubes for every multiprocessor, as long as each slot still has two chunks to read.

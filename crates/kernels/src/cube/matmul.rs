@@ -8,6 +8,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::untile;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, features::MmaConfig};
 use cubecl::prelude::*;
@@ -33,6 +34,7 @@ const MOST_ROWS: usize = 256;
 
 /// `x · Wᵀ` or `x · W`; `x` `[rows, in or out]` of any float dtype, which the product has too.
 pub(crate) fn matmul(x: CubeTensor, w: PackedParts<CubeBackend>, side: Side) -> CubeTensor {
+    let x = untile(x);
     let [rows, _] = x.shape().dims::<2>();
     let [_, columns] = side.columns(w.layout.shape);
     if rows == 0 {
@@ -65,22 +67,25 @@ enum Plan {
 impl Plan {
     fn of(x: &CubeTensor, w: &PackedParts<CubeBackend>, side: Side) -> Self {
         let [rows, _] = x.shape().dims::<2>();
+        let [_, columns] = side.columns(w.layout.shape);
         if !matches!(x.dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Self::Decoded;
         }
         match (side, Runs::of(w.layout)) {
             (Side::Transposed, Some(runs)) if rows <= gemv::MOST_ROWS => Self::Lanes(runs),
-            _ if rows <= MOST_ROWS && has_room(x) && !has_matrix_units(x) => Self::Blocks,
+            _ if rows <= MOST_ROWS && has_room(x, columns) && !has_matrix_units(x) => Self::Blocks,
             _ => Self::Decoded,
         }
     }
 }
 
-/// Whether a cube of [`blocks_kernel`] fits on the device.
-fn has_room(x: &CubeTensor) -> bool {
+/// Whether the device can launch [`blocks_kernel`] for so many columns.
+fn has_room(x: &CubeTensor, columns: usize) -> bool {
     let hardware = &x.client.properties().hardware;
     let shared = 2 * BLOCK * DEPTH * size_of::<f32>();
-    hardware.max_shared_memory_size >= shared && hardware.max_units_per_cube as usize >= UNITS
+    hardware.max_shared_memory_size >= shared
+        && hardware.max_units_per_cube as usize >= UNITS
+        && hardware.max_cube_count.0 as usize >= columns.div_ceil(BLOCK)
 }
 
 /// Whether the device multiplies blocks of this dtype at once.
