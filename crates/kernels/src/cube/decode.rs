@@ -31,7 +31,7 @@ fn launch(w: &Operands, rows: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         return output;
     }
     // Steps are written as vectors where their columns lie together and none is cut off.
-    let lanes = if w.order.is_none() && columns % STEP == 0 { STEP } else { 1 };
+    let lanes = if w.order.is_none() && columns.is_multiple_of(STEP) { STEP } else { 1 };
     let units = n * columns.div_ceil(STEP);
     let index = dtype_to_storage_type(rows.as_ref().map_or(DType::I32, |rows| rows.dtype));
     let dim = CubeDim::new(&w.codes.client, units);
@@ -62,14 +62,14 @@ fn decode_kernel<F: Float, I: Int, N: Size>(
     order: &ComptimeOption<Box<[u32]>>,
     rows: &ComptimeOption<Box<[I]>>,
     output: &mut [Vector<F, N>],
-    n: usize,
+    count: usize,
     #[comptime] packing: Packing,
     #[define(F, I)] _dtypes: [ElemType; 2],
 ) {
-    let steps = (w.columns + 3) / 4;
+    let steps = w.columns.div_ceil(STEP);
     let index = ABSOLUTE_POS / steps;
     let step = ABSOLUTE_POS % steps;
-    if index >= n {
+    if index >= count {
         terminate!();
     }
     #[comptime]

@@ -48,7 +48,7 @@ impl Runs {
         if group >= columns {
             return Some(Self { steps: STEPS, group: None });
         }
-        let steps = [8, 4, 2, 1].into_iter().find(|steps| group % (STEP * steps) == 0)?;
+        let steps = [8, 4, 2, 1].into_iter().find(|steps| group.is_multiple_of(STEP * steps))?;
         Some(Self { steps, group: Some(group / STEP) })
     }
 }
@@ -125,7 +125,7 @@ pub(super) fn gemv(x: CubeTensor, w: &Operands, runs: Runs) -> CubeTensor {
 fn arranged(x: CubeTensor, w: &Operands) -> CubeTensor {
     let [rows, columns] = x.shape().dims::<2>();
     let strides = x.meta.strides();
-    if w.order.is_none() && columns % CHUNK == 0 && strides[1] == 1 && strides[0] % STEP == 0 {
+    if w.order.is_none() && columns.is_multiple_of(CHUNK) && strides[1] == 1 && strides[0].is_multiple_of(STEP) {
         return x;
     }
     let wide = w.layout.chunks() * CHUNK;
@@ -382,14 +382,11 @@ fn offset_of(
 fn shared_table(levels: &Values, unit: usize, #[comptime] form: Form) -> Shared<[f32]> {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(form.table.max(1)));
     #[comptime]
-    match levels {
-        Values::Table(table) => {
-            for i in range_stepped(unit, comptime!(form.table), comptime!(form.slots * QUADS)) {
-                shared[i] = table[i];
-            }
-            sync_cube();
+    if let Values::Table(table) = levels {
+        for i in range_stepped(unit, comptime!(form.table), comptime!(form.slots * QUADS)) {
+            shared[i] = table[i];
         }
-        _ => {}
+        sync_cube();
     }
     shared
 }

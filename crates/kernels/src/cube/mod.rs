@@ -101,7 +101,7 @@ impl Operands {
 
     fn packing(&self) -> Packing {
         let Layout { shape: [_, columns], bits, group, scale } = self.layout;
-        Packing { bits, scale, whole_steps: group % STEP == 0 || group >= columns }
+        Packing { bits, scale, whole_steps: group.is_multiple_of(STEP) || group >= columns }
     }
 
     /// The arguments of a kernel that reads codes and scales in vectors of so many words.
@@ -134,7 +134,7 @@ impl Operands {
 /// rows of a tensor apart, the others have no gaps.
 fn in_rows(tensor: CubeTensor) -> CubeTensor {
     let strides = tensor.meta.strides();
-    match strides[1] == 1 && strides[0] * tensor.elem_size() % 16 == 0 {
+    match strides[1] == 1 && (strides[0] * tensor.elem_size()).is_multiple_of(16) {
         true => tensor,
         false => into_contiguous(tensor),
     }
