@@ -29,7 +29,7 @@ const BLOCK_STEPS: usize = BLOCK / STEP;
 /// Units along a side of a block; each has 4 by 4 outputs.
 const ACROSS: usize = BLOCK / 4;
 const UNITS: usize = ACROSS * ACROSS;
-/// Rows from which the dense matrix costs less to write and read than blocks that are decoded anew for every 64 rows.
+/// Rows up to which blocks are decoded anew for every 64 of them; above, the dense matrix is written and read once.
 const MOST_ROWS: usize = 256;
 
 /// `x · Wᵀ` or `x · W`; `x` `[rows, in or out]` of any float dtype, which the product has too.

@@ -3,6 +3,9 @@
 //! Every buffer of a packed matrix is read as 32-bit words, halves by bit operations, so that no kernel asks for a type
 //! that a device may lack. Indices are of the width that the largest buffer needs, 32 bits below 2^32 elements; a device
 //! that addresses no more refuses such a buffer when it is made.
+//!
+//! Sizes of cubes and blocks, and the rows at which one kernel takes over from another, are chosen by counting
+//! registers, shared memory and bytes in flight; none of them has been measured.
 
 mod decode;
 mod gemv;
