@@ -63,6 +63,24 @@ pub fn table() -> Vec<Case> {
             add(&format!("{code}/5/f16"), shape, 7, Permuted);
         }
     }
+    // Kernels of their own for every number of rows, up to 16; groups of 8, 4, 2 steps and of one.
+    for rows in 1..=17 {
+        let group = 4 << (rows % 5);
+        add(&format!("int4/{group}/f16"), [40, 200], rows, if rows % 2 == 0 { Natural } else { Permuted });
+    }
+    for (code, group, scale) in [("int6", 64, "bf16"), ("int8", 16, "f16"), ("uint2", 8, "bf16"), ("e4m3", 32, "bf16")]
+    {
+        add(&format!("{code}/{group}/{scale}"), [50, 256], 1, Natural);
+        add(&format!("{code}/{group}/{scale}"), [35, 320], 12, Natural);
+    }
+    // Few rows of many columns, which kernels split.
+    add("int4/128/f16", [20, 9000], 1, Natural);
+    add("nf4/64/bf16", [1, 8192], 5, Permuted);
+    add("uint5/32/f32", [33, 4100], 16, Natural);
+    // More rows of x than one block of a product, and more than are worth decoding anew for each.
+    add("int3/24/f16", [70, 41], 130, Permuted);
+    add("uint4/7/bf16", [130, 66], 65, Natural);
+    add("int4/32/f16", [67, 96], 260, Permuted);
     // Above the sizes from which backends tile and share among threads.
     add("int4/128/f16", [300, 515], 70, Natural);
     add("uint5/64/f16", [259, 384], 33, Permuted);

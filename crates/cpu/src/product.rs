@@ -16,7 +16,7 @@ use crate::weights::Route;
 use crate::{Activations, Isa, Weights};
 
 /// Which side of the product the packed matrix is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// `x · Wᵀ`, `[rows, in]` → `[rows, out]`: the forward pass.
     Transposed,

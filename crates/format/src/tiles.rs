@@ -148,7 +148,7 @@ impl Layout {
     /// If there are not as many words as the layout has.
     pub fn zeros(&self, words: &[u32]) -> Vec<u16> {
         assert_eq!(words.len(), self.tiles() * self.zero_words(), "the words of the zero points of {self:?}");
-        self.by_row(words, self.zero_words() / self.groups(), |group, r| zero(group, r))
+        self.by_row(words, self.zero_words() / self.groups(), zero)
     }
 
     /// Values kept for 16 rows at a time, as `[out, groups]`.

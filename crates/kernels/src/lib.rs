@@ -1,8 +1,8 @@
 //! [`QTensor`], a packed matrix on a device, and its three operations: decode, matmul and row select.
 //!
-//! [`QuantBackend`] is Burn's extension trait for them. Its default bodies are the portable implementation, written in
-//! Burn's own operations (`reference.rs`), and what every backend is tested against is
-//! [`Packed::decode`](quench_format::Packed::decode). A backend overrides what it can do better, in `backends/`.
+//! [`QuantBackend`] is Burn's extension trait for them, implemented in `backends/`: Flex and NdArray by [`quench_cpu`],
+//! the Cube family by the kernels in `cube/`. What every backend is tested against is
+//! [`Packed::decode`](quench_format::Packed::decode).
 //!
 //! Under autodiff the weights are constants: the gradient of `x · Wᵀ` reaches `x` and is itself a packed product, so no
 //! dense `W` is kept between the passes.
@@ -16,10 +16,11 @@
 )]
 
 mod backends;
+#[cfg(feature = "cube")]
+mod cube;
 mod dense;
 mod ops;
 mod qtensor;
-mod reference;
 
 pub use dense::dense_matmul;
 pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};

@@ -8,8 +8,6 @@ use burn::tensor::{DType, Shape};
 pub use quench_cpu::{Activations, Side};
 pub use quench_format::tiles::Layout;
 
-use crate::reference;
-
 /// A packed matrix `W` `[out, in]` as one backend holds it: in tiles of sixteen rows ([`quench_format::tiles`]).
 ///
 /// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g])`, `g = j / group`, where `j` counts stored columns.
@@ -54,11 +52,11 @@ pub enum Order<B: Backend> {
     Permuted(IntTensor<B>),
 }
 
-/// The operations that a backend may do better than by decoding first; the default bodies are the portable ones.
+/// The operations on packed matrices.
 ///
 /// They are called through [`QTensor`](crate::QTensor), which checks shapes; here a wrong shape is a panic of the
-/// backend. The default bodies call each other, so a backend that overrides only
-/// [`packed_decode`](QuantBackend::packed_decode) has a faster product too.
+/// backend. What they mean is said by [`Packed::decode`](quench_format::Packed::decode): decode and select give its very
+/// values.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -69,21 +67,15 @@ pub enum Order<B: Backend> {
 pub trait QuantBackend: Backend {
     /// `W`, dense: `[out, in]`, f32, columns in their original order.
     #[fusion(dtype = DType::F32, shape = Shape::from(w.layout.shape))]
-    fn packed_decode(#[extension_type] w: PackedParts<Self>) -> FloatTensor<Self> {
-        reference::decode::<Self>(w)
-    }
+    fn packed_decode(#[extension_type] w: PackedParts<Self>) -> FloatTensor<Self>;
 
     /// `x · Wᵀ` or `x · W`, by `side`; `x` `[rows, in or out]` of any float dtype, which the product has too.
     #[fusion(dtype = x, shape = Shape::from([x[0], side.columns(w.layout.shape)[1]]))]
-    fn packed_matmul(x: FloatTensor<Self>, #[extension_type] w: PackedParts<Self>, side: Side) -> FloatTensor<Self> {
-        reference::matmul::<Self>(x, w, side)
-    }
+    fn packed_matmul(x: FloatTensor<Self>, #[extension_type] w: PackedParts<Self>, side: Side) -> FloatTensor<Self>;
 
     /// The rows of `W` named by `rows` `[n]`: `[n, in]`, f32.
     #[fusion(dtype = DType::F32, shape = Shape::from([rows[0], w.layout.shape[1]]))]
-    fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self> {
-        reference::select::<Self>(rows, w)
-    }
+    fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self>;
 
     /// `x · Wᵀ` for a dense matrix: `x` `[rows, in]`, `w` `[out, in]` of one float dtype, which the product has too.
     #[fusion(default)]

@@ -196,7 +196,7 @@ impl QTensor {
     ///
     /// # Panics
     ///
-    /// If a row is not below `out`, on backends that check indices (Flex and NdArray do, Cube does not).
+    /// If a row is not below `out`, on Flex and NdArray; Cube does not look, and takes the last row for it.
     pub fn select(&self, rows: Tensor<1, Int>) -> Tensor<2> {
         Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_select(rows.into_dispatch(), self.parts()))
     }

@@ -1,6 +1,7 @@
-//! What each backend does better than the portable bodies, and the backward pass.
+//! The operations of each backend, and the backward pass.
 //!
-//! Flex and NdArray share [`host`], which hands slices to [`quench_cpu`]; `cube.rs` is for the Cube family.
+//! Flex and NdArray share [`host`], which hands slices to [`quench_cpu`]; `cube.rs` hands the Cube family's tensors to
+//! [`crate::cube`].
 
 mod autodiff;
 #[cfg(feature = "cube")]
