@@ -21,6 +21,8 @@
 //! with the dot product, and plain Rust; [`Isa::chosen`] takes the best the machine has, or what `QUENCH_ISA` names.
 //! `unsafe` is in `isa/`, nowhere else.
 
+#![expect(clippy::needless_range_loop, reason = "arrays are registers here, and such loops are unrolled")]
+
 mod activations;
 mod decoded;
 mod dense;

@@ -134,6 +134,6 @@ pub(crate) enum Route {
 fn block(group: usize, single: bool) -> usize {
     match single {
         true => 128,
-        false => [128, 96, 64, 32].into_iter().find(|block| group % block == 0).unwrap_or(16),
+        false => [128, 96, 64, 32].into_iter().find(|&block| group.is_multiple_of(block)).unwrap_or(16),
     }
 }
