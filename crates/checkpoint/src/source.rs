@@ -38,6 +38,9 @@ pub trait Source: Send + Sync {
     fn path(&self) -> &Path;
 }
 
+/// Makes numbers of some bytes.
+type Convert = fn(&[u8], &mut [f32]);
+
 /// Bytes that are converted at a time.
 const STRETCH: usize = 1 << 22;
 
@@ -121,7 +124,7 @@ impl TensorView {
     ///
     /// Errors: [`CheckpointError::Dtype`] for elements other than `f32`, `f16` and `bf16`.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
-        let (size, convert): (usize, fn(&[u8], &mut [f32])) = match self.dtype {
+        let (size, convert): (usize, Convert) = match self.dtype {
             Dtype::F32 => (4, |bytes, values| fill(values, words(bytes, f32::from_le_bytes))),
             Dtype::BF16 => (2, |bytes, values| {
                 fill(values, words(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)));
@@ -138,22 +141,27 @@ impl TensorView {
         };
         let mut values = vec![0.0; self.bytes().len() / size];
         let stretches = values.chunks_mut(STRETCH / size).zip(self.bytes().chunks(STRETCH));
-        for (at, (values, bytes)) in stretches.enumerate() {
+        let mut start = 0;
+        for (values, bytes) in stretches {
             convert(bytes, values);
-            self.forget(at * STRETCH, bytes.len());
+            self.forget(start, bytes.len());
+            start += bytes.len();
         }
         Ok(values)
     }
 
     /// Lets go of the memory behind some bytes of a mapped tensor; read again, they come from the file again.
+    #[cfg(unix)]
     fn forget(&self, start: usize, length: usize) {
-        #[cfg(unix)]
         if let Data::Mapped(map) = &self.data {
             // SAFETY: nobody writes to the map, so what is read from the file again is what was there.
             // Where the system does not take the advice, the memory stays for as long as the view.
             let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
         }
     }
+
+    #[cfg(not(unix))]
+    fn forget(&self, _start: usize, _length: usize) {}
 
     /// [`TensorView::to_f32`], for weights: NaN and infinities are errors.
     ///
