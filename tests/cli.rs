@@ -235,6 +235,14 @@ fn an_absent_device_is_one_error_that_names_what_there_is() {
 }
 
 #[test]
+fn an_instruction_set_is_named_by_a_variable() {
+    let bench = Bench::new();
+    let generate = ["generate", "spark", "--max-tokens", "2", "--device", "flex"];
+    ended(bench.command(&generate).env("QUENCH_ISA", "portable")).succeeds();
+    ended(bench.command(&generate).env("QUENCH_ISA", "mmx")).refuses(&["QUENCH_ISA", "'mmx'", "portable"]).unwrap();
+}
+
+#[test]
 fn models_are_measured_side_by_side() {
     let bench = Bench::new();
     bench.quantize(&TEXTS).succeeds();

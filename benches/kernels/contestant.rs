@@ -8,7 +8,7 @@ use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype
 use burn::tensor::{Device, Tensor, TensorData};
 use half::f16;
 use quench::format::{Packed, Scales, Scheme};
-use quench::kernels::{Activations, QTensor};
+use quench::kernels::{Activations, QTensor, dense_matmul};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -170,6 +170,8 @@ impl Contestant for Ours {
 /// How Burn holds a weight.
 #[derive(Clone, Copy, Debug)]
 pub enum Burn {
+    /// `[n, k]`, with our product for what stays dense.
+    Ours,
     /// `[n, k]`, transposed for the product: what a checkpoint holds.
     Transposed,
     /// `[k, n]`: what a `Linear` of Burn holds.
@@ -182,15 +184,16 @@ pub enum Burn {
 
 impl Burn {
     /// All, with their names and bits.
-    pub const ALL: [(Self, &str, u32); 4] = [
-        (Self::Transposed, "f32 x@Wt", 32),
-        (Self::Straight, "f32 x@W", 32),
-        (Self::QuantizedTransposed, "q4f b32 x@Wt", 4),
-        (Self::QuantizedStraight, "q4f b32 x@W", 4),
+    pub const ALL: [(Self, &str, u32); 5] = [
+        (Self::Ours, "quench/f32", 32),
+        (Self::Transposed, "burn/f32 x@Wt", 32),
+        (Self::Straight, "burn/f32 x@W", 32),
+        (Self::QuantizedTransposed, "burn/q4f b32 x@Wt", 4),
+        (Self::QuantizedStraight, "burn/q4f b32 x@W", 4),
     ];
 
     fn is_transposed(self) -> bool {
-        matches!(self, Self::Transposed | Self::QuantizedTransposed)
+        matches!(self, Self::Ours | Self::Transposed | Self::QuantizedTransposed)
     }
 
     fn is_quantized(self) -> bool {
@@ -232,8 +235,12 @@ impl Burns {
     }
 
     fn product(&mut self, copy: usize, rows: usize) -> Tensor<2> {
-        let w = self.copies[copy].clone();
-        self.inputs.of(rows).matmul(if self.kind.is_transposed() { w.transpose() } else { w })
+        let (w, x) = (self.copies[copy].clone(), self.inputs.of(rows));
+        match self.kind {
+            Burn::Ours => dense_matmul(x, w),
+            kind if kind.is_transposed() => x.matmul(w.transpose()),
+            _ => x.matmul(w),
+        }
     }
 }
 

@@ -255,7 +255,7 @@ fn entries(args: &Args) -> (Vec<Entry>, BTreeMap<&'static str, String>) {
     }
     for (kind, name, bits) in Burn::ALL {
         let make: Make = Arc::new(move |problem| Some(Box::new(Burns::new(kind, problem))));
-        entries.push(Entry { name: format!("burn/{name}"), bits, host: home.clone(), make });
+        entries.push(Entry { name: name.to_owned(), bits, host: home.clone(), make });
     }
     let mut versions = BTreeMap::new();
     for name in PEERS {

@@ -27,6 +27,7 @@ mod texts;
 use std::process::ExitCode;
 
 use clap::Parser;
+use quench::kernels::Isa;
 
 use crate::args::{Args, Command};
 use crate::failure::{Ended, Outcome};
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> anyhow::Result<Outcome> {
+    // A wrong name is the user's mistake, and not an error in the middle of a product.
+    Isa::from_environment().map_err(anyhow::Error::msg)?;
     match command {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),

@@ -50,13 +50,23 @@ impl Isa {
     ///
     /// # Panics
     ///
-    /// If `QUENCH_ISA` names none, or one that this machine lacks.
+    /// As [`Isa::from_environment`] refuses.
     pub fn chosen() -> Self {
-        static CHOSEN: LazyLock<Isa> = LazyLock::new(|| match std::env::var("QUENCH_ISA") {
-            Ok(name) => name.parse().unwrap_or_else(|error| panic!("QUENCH_ISA: {error}")),
-            Err(_) => Isa::all().swap_remove(0),
-        });
+        static CHOSEN: LazyLock<Isa> =
+            LazyLock::new(|| Isa::from_environment().unwrap_or_else(|error| panic!("{error}")));
         *CHOSEN
+    }
+
+    /// What `QUENCH_ISA` names, or the best that the machine has.
+    ///
+    /// # Errors
+    ///
+    /// If `QUENCH_ISA` names none, or one that this machine lacks; the message lists those it has.
+    pub fn from_environment() -> Result<Self, String> {
+        match std::env::var("QUENCH_ISA") {
+            Ok(name) => name.parse().map_err(|error| format!("QUENCH_ISA: {error}")),
+            Err(_) => Ok(Self::all().swap_remove(0)),
+        }
     }
 
     /// Every instruction set that this machine has, the fastest first.
