@@ -41,7 +41,7 @@ impl Job for Dense<'_> {
 
     fn run<S: Simd>(self, simd: S) {
         let Self { w, columns, x, y, out } = self;
-        share(Columns { out, width: 1, k: columns, most: out }, y, |range, to| {
+        share(Columns { out, width: 1, k: columns, most: out, short: true }, y, |range, to| {
             // So few rows of the matrix stay in a cache while the rows of x go by.
             for first in range.clone().step_by(R) {
                 let n = R.min(range.end - first);
