@@ -167,7 +167,7 @@ impl Contestant for Ours {
     }
 }
 
-/// How Burn holds a weight.
+/// How a weight is held for Burn's products, and for ours with a dense one.
 #[derive(Clone, Copy, Debug)]
 pub enum Burn {
     /// `[n, k]`, with our product for what stays dense.
@@ -201,7 +201,7 @@ impl Burn {
     }
 }
 
-/// A product of Burn's default CPU backend.
+/// A product of Burn's default CPU backend, or ours with a dense weight on it.
 pub struct Burns {
     kind: Burn,
     bytes: usize,

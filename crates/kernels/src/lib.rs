@@ -2,7 +2,7 @@
 //!
 //! [`QuantBackend`] is Burn's extension trait for them, implemented in `backends/`: Flex and NdArray by [`quench_cpu`],
 //! the Cube family by the kernels in `cube/`. What every backend is tested against is
-//! [`Packed::decode`](quench_format::Packed::decode).
+//! [`Packed::decode`](quench_format::Packed::decode). [`dense_matmul`] is for the matrices that stay dense beside them.
 //!
 //! Under autodiff the weights are constants: the gradient of `x · Wᵀ` reaches `x` and is itself a packed product, so no
 //! dense `W` is kept between the passes.
