@@ -3,8 +3,8 @@
 use quench_format::tiles::ROWS;
 
 use crate::Isa;
-use crate::product::{Columns, share};
 use crate::simd::{Job, Simd};
+use crate::threads::{Columns, share};
 
 /// Rows up to which [`dense`] reads the matrix once and is limited by memory; a blocked product is better beyond.
 pub const DENSE_ROWS: usize = 16;

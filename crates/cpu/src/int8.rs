@@ -7,6 +7,7 @@
 //! with the inner sums in i32. The center is half the range of signed codes, the zero point of affine ones, and 128 for
 //! tables, whose levels are bytes around it.
 
+use quench_format::FloatKind;
 use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 
 use crate::input::Int8Panel;
@@ -62,28 +63,106 @@ fn byte_table(levels: &[f32]) -> ([u8; 16], f32) {
     (table, scale)
 }
 
+/// The scales and zero points of a tile as floats, for each row and block of columns.
+pub(crate) struct Grid {
+    /// `[blocks, 16]`.
+    scales: Vec<[f32; ROWS]>,
+    /// `[blocks, 16]` as the instruction set counts codes, or none.
+    zeros: Vec<[f32; ROWS]>,
+}
+
+impl Grid {
+    pub(crate) fn new(code: &Int8Code) -> Self {
+        let blocks = (code.layout.chunks() * CHUNK).div_ceil(code.block);
+        let rows = |some: bool| vec![[0.0; ROWS]; if some { blocks } else { 0 }];
+        Self { scales: rows(true), zeros: rows(code.affine) }
+    }
+
+    /// That of another tile.
+    pub(crate) fn fill<S: Simd>(&mut self, simd: S, code: &Int8Code, tile: Tile<'_>) {
+        simd.vectorize(Fill { grid: self, code, tile });
+    }
+}
+
+struct Fill<'a> {
+    grid: &'a mut Grid,
+    code: &'a Int8Code,
+    tile: Tile<'a>,
+}
+
+impl Job for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { grid, code, tile } = self;
+        let layout = code.layout;
+        let per_group = if layout.groups() == 1 { usize::MAX } else { layout.group / code.block };
+        let unit = simd.splat(code.table.map_or(1.0, |(_, unit)| unit));
+        // A value of each group, written to all blocks of the group. Beyond the last group there are only columns that are
+        // not there, and whatever scales were here before.
+        macro_rules! spread {
+            ($words:expr => $to:expr, |$group:ident| $value:expr) => {
+                if per_group == 1 {
+                    for (to, $group) in $to.iter_mut().zip($words) {
+                        simd.store($value, to);
+                    }
+                } else {
+                    for (to, $group) in $to.chunks_mut(per_group).zip($words) {
+                        let value = $value;
+                        for to in to {
+                            simd.store(value, to);
+                        }
+                    }
+                }
+            };
+        }
+        let words = scale_words(layout.scale);
+        macro_rules! scales {
+            ($kind:expr) => {
+                spread!(tile.scales.chunks_exact(words) => grid.scales, |words| simd.mul(simd.scales($kind, words), unit))
+            };
+        }
+        match layout.scale {
+            FloatKind::F32 => scales!(FloatKind::F32),
+            FloatKind::F16 => scales!(FloatKind::F16),
+            FloatKind::BF16 => scales!(FloatKind::BF16),
+        }
+        let bias = simd.splat(if layout.bits == 8 { S::BIAS as f32 } else { 0.0 });
+        let zeros = tile.zeros.unwrap_or_default().as_chunks().0;
+        spread!(zeros => grid.zeros, |words| simd.sub(simd.zeros(words), bias));
+    }
+}
+
 /// The product of a tile and a panel of `height` rows, `[height, 16]`, to `to`.
 pub(crate) fn multiply<S: Simd>(
     simd: S,
     code: &Int8Code,
-    tile: Tile<'_>,
+    (tile, grid): (Tile<'_>, &Grid),
     panel: &Int8Panel,
     height: usize,
     to: &mut [[f32; ROWS]],
 ) {
     match height {
-        1 => rows::<S, 1>(simd, code, tile, panel, to),
-        2 if const { S::HEIGHT >= 2 } => rows::<S, 2>(simd, code, tile, panel, to),
-        4 if const { S::HEIGHT >= 4 } => rows::<S, 4>(simd, code, tile, panel, to),
-        8 if const { S::HEIGHT >= 8 } => rows::<S, 8>(simd, code, tile, panel, to),
-        12 if const { S::HEIGHT >= 12 } => rows::<S, 12>(simd, code, tile, panel, to),
+        1 => rows::<S, 1>(simd, code, tile, grid, panel, to),
+        2 if const { S::HEIGHT >= 2 } => rows::<S, 2>(simd, code, tile, grid, panel, to),
+        4 if const { S::HEIGHT >= 4 } => rows::<S, 4>(simd, code, tile, grid, panel, to),
+        8 if const { S::HEIGHT >= 8 } => rows::<S, 8>(simd, code, tile, grid, panel, to),
+        12 if const { S::HEIGHT >= 12 } => rows::<S, 12>(simd, code, tile, grid, panel, to),
         _ => unreachable!("a panel of {height} rows"),
     }
 }
 
-fn rows<S: Simd, const M: usize>(simd: S, code: &Int8Code, tile: Tile<'_>, panel: &Int8Panel, to: &mut [[f32; ROWS]]) {
+fn rows<S: Simd, const M: usize>(
+    simd: S,
+    code: &Int8Code,
+    tile: Tile<'_>,
+    grid: &Grid,
+    panel: &Int8Panel,
+    to: &mut [[f32; ROWS]],
+) {
     let to = to.first_chunk_mut().expect("a row of sums for each row of the panel");
-    let product = Product { code, tile, panel, to };
+    let product = Product { code, tile, grid, panel, to };
     match (code.table, code.layout.bits) {
         (Some(_), 2) => simd.vectorize(Bits::<2, true, M>(product)),
         (Some(_), 3) => simd.vectorize(Bits::<3, true, M>(product)),
@@ -100,6 +179,7 @@ fn rows<S: Simd, const M: usize>(simd: S, code: &Int8Code, tile: Tile<'_>, panel
 struct Product<'a, const M: usize> {
     code: &'a Int8Code,
     tile: Tile<'a>,
+    grid: &'a Grid,
     panel: &'a Int8Panel,
     to: &'a mut [[f32; ROWS]; M],
 }
@@ -112,99 +192,101 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Product { code, tile, panel, to } = self.0;
-        let wide = LOOKUP || BITS == 8;
-        let bias = if wide { S::BIAS } else { 0 };
-        let (table, unit) = code.table.unwrap_or(([0; 16], 1.0));
-        let table = simd.bytes(&table);
+        let Product { code, tile, grid, panel, to } = self.0;
+        let table = simd.bytes(&code.table.map_or([0; 16], |(table, _)| table));
         let codes = chunks::<BITS>(tile.codes);
         let x: &[[[i32; M]; STEPS]] = panel.q.as_chunks::<M>().0.as_chunks::<STEPS>().0;
-        let (x, codes) = (&x[..codes.len()], codes);
-        let (scales, starts) = (panel.scales.as_chunks::<M>().0, panel.starts.as_chunks::<M>().0);
-        let sums = panel.sums.as_chunks::<M>().0;
+        let blocks = grid.scales.len();
+        let scales = panel.scales.as_chunks::<M>().0;
+        let (starts, sums) = (panel.starts.as_chunks::<M>().0, panel.sums.as_chunks::<M>().0);
+        // One check for all blocks.
+        let (scales, starts, sums) = (&scales[..blocks], &starts[..blocks], &sums[..blocks]);
         let mut y = [simd.splat(0.0); M];
-        let mut sum = [simd.sums(0); M];
 
+        // The scales of the next tile begin where those of this one end.
+        let (next, words) = (tile.scales.as_ptr().wrapping_add(tile.scales.len()), tile.scales.len().div_ceil(blocks));
+
+        macro_rules! begin {
+            ($block:expr) => {{
+                let mut sum = [simd.sums(0); M];
+                for i in 0..M {
+                    sum[i] = simd.sums(starts[$block][i]);
+                }
+                sum
+            }};
+        }
         macro_rules! dot {
-            ($codes:expr, $x:expr, $step:expr) => {{
+            ($sum:ident, $codes:expr, $x:expr, $step:expr) => {{
                 let mut codes = step::<S, BITS>(simd, $codes, $step);
                 if LOOKUP {
                     codes = simd.lookup(table, codes);
                 }
                 for i in 0..M {
-                    sum[i] = match wide {
-                        true => simd.dot_wide(sum[i], codes, $x[$step][i]),
-                        false => simd.dot(sum[i], codes, $x[$step][i]),
+                    $sum[i] = match LOOKUP || BITS == 8 {
+                        true => simd.dot_wide($sum[i], codes, $x[$step][i]),
+                        false => simd.dot($sum[i], codes, $x[$step][i]),
                     };
                 }
             }};
         }
-        macro_rules! begin {
-            ($block:expr) => {
-                if let Some(starts) = starts.get($block) {
-                    for i in 0..M {
-                        sum[i] = simd.sums(starts[i]);
+        // The integer sums of a block, in floats, with their scales.
+        macro_rules! end {
+            ($sum:ident, $block:expr, $scale:expr) => {{
+                let scale = simd.load($scale);
+                simd.prefetch(next.wrapping_add($block * words));
+                let zero = grid.zeros.get($block).map(|zero| simd.load(zero));
+                for i in 0..M {
+                    let mut sum = simd.to_floats($sum[i]);
+                    if let Some(zero) = zero {
+                        // Exact: all of it are integers below 2^24.
+                        sum = simd.mul_add(zero, simd.splat(sums[$block][i]), sum);
                     }
+                    y[i] = simd.mul_add(sum, simd.mul(scale, simd.splat(scales[$block][i])), y[i]);
+                }
+            }};
+        }
+        macro_rules! ask {
+            ($codes:expr) => {
+                for line in $codes {
+                    simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
                 }
             };
         }
-        // The integer sums of a block, in floats, with their scales.
-        macro_rules! end {
-            ($block:expr, $group:expr) => {{
-                let (scales, sums) = (&scales[$block], &sums[$block]);
-                let words = scale_words(code.layout.scale);
-                let scale = simd.scales(code.layout.scale, &tile.scales[$group * words..][..words]);
-                let zero = tile.zeros.map(|zeros| zeros.as_chunks().0[$group]);
-                for i in 0..M {
-                    let mut sum = simd.to_floats(sum[i]);
-                    if let Some(zero) = &zero {
-                        // Exact: all of it are integers below 2^24.
-                        let zero = simd.sub(simd.zeros(zero), simd.splat(bias as f32));
-                        sum = simd.mul_add(zero, simd.splat(sums[i]), sum);
-                    }
-                    y[i] = simd.mul_add(sum, simd.mul(scale, simd.splat(scales[i])), y[i]);
-                }
-            }};
-        }
 
-        // Of blocks of half a chunk the first ends in the middle of it.
-        let halves = code.block < CHUNK;
-        let per_block = (code.block / CHUNK).max(1);
-        let per_group = if code.layout.groups() == 1 { usize::MAX } else { code.layout.group / code.block };
-        let (mut block, mut group, mut left_of_group, mut left_of_block) = (0, 0, per_group, per_block);
-        macro_rules! next {
-            () => {{
-                end!(block, group);
-                block += 1;
-                left_of_group = left_of_group.saturating_sub(1);
-                // Beyond the last group there are only columns that are not there, with the scales of the last one.
-                if left_of_group == 0 && group + 1 < code.layout.groups() {
-                    (left_of_group, group) = (per_group, group + 1);
+        let mut operands = codes.iter().zip(x);
+        match code.block / CHUNK {
+            0 => {
+                for ((c, scale), (codes, x)) in grid.scales.as_chunks::<2>().0.iter().enumerate().zip(operands) {
+                    ask!(codes);
+                    let mut sum = begin!(2 * c);
+                    each_step!(half 0, STEP => dot!(sum, codes, x, STEP));
+                    end!(sum, 2 * c, &scale[0]);
+                    let mut sum = begin!(2 * c + 1);
+                    each_step!(half 1, STEP => dot!(sum, codes, x, STEP));
+                    end!(sum, 2 * c + 1, &scale[1]);
                 }
-                begin!(block);
-            }};
-        }
-        begin!(0);
-        for (codes, x) in codes.iter().zip(x) {
-            for line in codes {
-                simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
             }
-            each_step!(half 0, STEP => dot!(codes, x, STEP));
-            if halves {
-                next!();
+            1 => {
+                for ((b, scale), (codes, x)) in grid.scales.iter().enumerate().zip(operands) {
+                    ask!(codes);
+                    let mut sum = begin!(b);
+                    each_step!(STEP => dot!(sum, codes, x, STEP));
+                    end!(sum, b, scale);
+                }
             }
-            each_step!(half 1, STEP => dot!(codes, x, STEP));
-            left_of_block -= 1;
-            if left_of_block == 0 {
-                next!();
-                left_of_block = per_block;
+            chunks => {
+                for (b, scale) in grid.scales.iter().enumerate() {
+                    let mut sum = begin!(b);
+                    for (codes, x) in operands.by_ref().take(chunks) {
+                        ask!(codes);
+                        each_step!(STEP => dot!(sum, codes, x, STEP));
+                    }
+                    end!(sum, b, scale);
+                }
             }
-        }
-        if left_of_block < per_block {
-            end!(block, group);
         }
         for i in 0..M {
-            simd.store(if LOOKUP { simd.mul(y[i], simd.splat(unit)) } else { y[i] }, &mut to[i]);
+            simd.store(y[i], &mut to[i]);
         }
     }
 }

@@ -33,6 +33,7 @@ mod matrix;
 mod pairs;
 mod product;
 mod simd;
+mod threads;
 mod unpack;
 mod weights;
 

@@ -1,20 +1,18 @@
 //! The operations: who computes which part, on all threads of rayon's pool.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use quench_format::tiles::{CHUNK, ROWS};
 use rayon::prelude::*;
 
 use crate::decoded::{self, Decoder, MultiplyPlain, STRETCH};
 use crate::input::{self, Panels};
-use crate::int8::{self, Int8Code};
+use crate::int8::{self, Grid, Int8Code};
 use crate::isa::{Block, Matrix};
 use crate::matrix::{self, Pack};
 use crate::pairs::{self, PairCode};
 use crate::simd::{Job, Simd};
+use crate::threads::{Columns, share};
 use crate::weights::Route;
 use crate::{Activations, Isa, Weights};
 
@@ -147,11 +145,14 @@ fn int8<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, block: usize,
         return false;
     };
     by_tiles(w, rows, panels.count() == 1, y, |tiles, to| {
+        let mut grid = Grid::new(&code);
         for (p, panel) in input.iter().enumerate() {
             let (first, rows, height) = panels.panel(p);
             for t in tiles.clone() {
+                let tile = w.tile(t);
+                grid.fill(simd, &code, tile);
                 let mut sums = [[0.0; ROWS]; 12];
-                int8::multiply(simd, &code, w.tile(t), panel, height, &mut sums);
+                int8::multiply(simd, &code, (tile, &grid), panel, height, &mut sums);
                 write(&sums[..rows], &mut to[first..], t - tiles.start);
             }
         }
@@ -260,9 +261,6 @@ fn write(sums: &[[f32; ROWS]], to: &mut [&mut [f32]], tile: usize) {
 
 /// Weights that a thread goes through before the next panel of rows: they stay in its second-level cache.
 const CACHE: usize = 1 << 19;
-/// Products of so few operations are not worth the way to another thread: some microseconds.
-const ALONE: usize = 1 << 18;
-
 /// Runs `task` for ranges of tiles that make up the matrix, with the part of every row of `y` that is theirs.
 ///
 /// - `once`: the task reads the weights once; else they are kept in a cache and read again
@@ -279,70 +277,6 @@ fn by_tiles(
     let columns_of = Columns { out, width: ROWS, k: columns, most: most.saturating_mul(ROWS), short: once };
     share(columns_of, y, task);
 }
-
-/// How the columns of an output are shared.
-pub(crate) struct Columns {
-    /// All of them.
-    pub out: usize,
-    /// Columns that stay together, a unit.
-    pub width: usize,
-    /// Products that each element sums up.
-    pub k: usize,
-    /// Most columns of a task.
-    pub most: usize,
-    /// Whether it takes less than some milliseconds, so that waking threads counts.
-    pub short: bool,
-}
-
-/// Shares the columns of `y` `[.., out]` among threads: runs `task` for ranges of units that make them up, with the part of
-/// every row of `y` that is theirs.
-pub(crate) fn share(columns: Columns, y: &mut [f32], task: impl Fn(Range<usize>, &mut [&mut [f32]]) + Sync) {
-    let Columns { out, width, k, most, short } = columns;
-    let units = out.div_ceil(width);
-    let threads = rayon::current_num_threads();
-    let alone = threads == 1 || y.len().saturating_mul(k) < ALONE;
-    let most = (most / width).max(1);
-    // Some more parts than threads even out what each of them gets.
-    let per_thread = if short { 8 } else { 4 };
-    let per_task = if alone { most } else { most.min(units.div_ceil(per_thread * threads)) }.max(1);
-    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-    parts.resize_with(units.div_ceil(per_task), || Vec::with_capacity(y.len() / out));
-    for row in y.chunks_exact_mut(out) {
-        for (part, to) in parts.iter_mut().zip(row.chunks_mut(per_task * width)) {
-            part.push(to);
-        }
-    }
-    let run = |(p, mut to): (usize, Vec<&mut [f32]>)| task(p * per_task..units.min((p + 1) * per_task), &mut to);
-    if alone {
-        return parts.into_iter().enumerate().for_each(run);
-    }
-    if !short || rayon::current_thread_index().is_some() {
-        return parts.into_par_iter().enumerate().with_max_len(1).for_each(run);
-    }
-    // Short work from outside of the pool: the caller begins at once, all threads are woken together, and each takes what is
-    // left. Threads that wake each other as they find work to share cost a product of half a millisecond half its speed.
-    let (count, done) = (parts.len(), AtomicUsize::new(0));
-    let parts = Mutex::new(parts.into_iter().enumerate());
-    let work = || {
-        loop {
-            let Some(part) = parts.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
-            run(part);
-            done.fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        scope.spawn_broadcast(|_, _| work());
-        work();
-        // The others end in a moment: sooner than a thread that sleeps until then would be awake again.
-        let start = Instant::now();
-        while done.load(Ordering::Relaxed) < count && start.elapsed() < MOMENT {
-            std::hint::spin_loop();
-        }
-    });
-}
-
-/// Longer than the last part of a short product takes.
-const MOMENT: Duration = Duration::from_micros(200);
 
 /// `x · W`: each thread has some columns of all tiles; sixteen rows of `x` lie beside each other.
 fn plain<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f32]) {

@@ -5,7 +5,7 @@ use quench_format::tiles::{Plane, ROWS};
 use crate::simd::Simd;
 
 /// Bytes ahead of the inner loop for which weights are asked: across the end of a page, where the hardware stops.
-pub(crate) const AHEAD: usize = 2048;
+pub(crate) const AHEAD: usize = 1024;
 
 /// The lines of a chunk.
 pub(crate) type Chunk<const BITS: usize> = [[u32; ROWS]; BITS];
