@@ -4,12 +4,54 @@
 
 use quench_format::tiles::{CHUNK, ROWS, STEP, STEPS, scale, scale_words, zero};
 
+use crate::input::bf16;
+use crate::isa::Block;
 use crate::simd::{Job, Simd};
 use crate::unpack::{AHEAD, chunks, each_step, step};
 use crate::weights::{Levels, Tile, Weights};
 
 /// Columns decoded at a time: 16 KB of weights.
 pub(crate) const STRETCH: usize = 8 * CHUNK;
+
+/// The columns of a chunk, sixteen rows each.
+pub(crate) type Columns32 = [[f32; ROWS]; CHUNK];
+
+/// Where the columns of a chunk go.
+pub(crate) trait Decoded {
+    /// The four columns of a step.
+    fn put<S: Simd>(&mut self, simd: S, step: usize, columns: [S::Floats; STEP]);
+    /// A single element.
+    fn put_one(&mut self, row: usize, column: usize, value: f32);
+}
+
+/// As they are.
+impl Decoded for Columns32 {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, step: usize, columns: [S::Floats; STEP]) {
+        for e in 0..STEP {
+            simd.store(columns[e], &mut self[step * STEP + e]);
+        }
+    }
+
+    fn put_one(&mut self, row: usize, column: usize, value: f32) {
+        self[column][row] = value;
+    }
+}
+
+/// As pairs of bf16, the even column in the low half.
+impl Decoded for Block<u32> {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, step: usize, [a, b, c, d]: [S::Floats; STEP]) {
+        simd.store_codes(simd.halves(a, b), &mut self.0[step * 2]);
+        simd.store_codes(simd.halves(c, d), &mut self.0[step * 2 + 1]);
+    }
+
+    fn put_one(&mut self, row: usize, column: usize, value: f32) {
+        let word = &mut self.0[column / 2][row];
+        let half = u32::from(bf16(value));
+        *word = if column.is_multiple_of(2) { *word & 0xffff_0000 | half } else { *word & 0xffff | half << 16 };
+    }
+}
 
 /// How codes become numbers, prepared once for a product.
 pub(crate) struct Decoder<'a> {
@@ -47,21 +89,21 @@ impl<'a> Decoder<'a> {
     /// Columns `32 · first ..` of a tile, sixteen rows each, scaled: as [`quench_format::Packed::decode`] rounds them.
     ///
     /// What is beyond the last column is some number or other.
-    pub(crate) fn columns<S: Simd>(&self, simd: S, tile: Tile<'_>, first: usize, to: &mut [[[f32; ROWS]; CHUNK]]) {
+    pub(crate) fn columns<S: Simd, D: Decoded>(&self, simd: S, tile: Tile<'_>, first: usize, to: &mut [D]) {
         match self.weights.layout().bits {
-            1 => simd.vectorize(Columns::<1> { decoder: self, tile, first, to }),
-            2 => simd.vectorize(Columns::<2> { decoder: self, tile, first, to }),
-            3 => simd.vectorize(Columns::<3> { decoder: self, tile, first, to }),
-            4 => simd.vectorize(Columns::<4> { decoder: self, tile, first, to }),
-            5 => simd.vectorize(Columns::<5> { decoder: self, tile, first, to }),
-            6 => simd.vectorize(Columns::<6> { decoder: self, tile, first, to }),
-            7 => simd.vectorize(Columns::<7> { decoder: self, tile, first, to }),
-            8 => simd.vectorize(Columns::<8> { decoder: self, tile, first, to }),
+            1 => simd.vectorize(Columns::<1, D> { decoder: self, tile, first, to }),
+            2 => simd.vectorize(Columns::<2, D> { decoder: self, tile, first, to }),
+            3 => simd.vectorize(Columns::<3, D> { decoder: self, tile, first, to }),
+            4 => simd.vectorize(Columns::<4, D> { decoder: self, tile, first, to }),
+            5 => simd.vectorize(Columns::<5, D> { decoder: self, tile, first, to }),
+            6 => simd.vectorize(Columns::<6, D> { decoder: self, tile, first, to }),
+            7 => simd.vectorize(Columns::<7, D> { decoder: self, tile, first, to }),
+            8 => simd.vectorize(Columns::<8, D> { decoder: self, tile, first, to }),
             _ => self.singly(tile, first, to),
         }
     }
 
-    fn singly(&self, tile: Tile<'_>, first: usize, to: &mut [[[f32; ROWS]; CHUNK]]) {
+    fn singly<D: Decoded>(&self, tile: Tile<'_>, first: usize, to: &mut [D]) {
         let layout = self.weights.layout();
         let row_layout = quench_format::tiles::Layout { shape: [ROWS, layout.shape[1]], ..layout };
         let mut codes = vec![0; layout.chunks() * CHUNK];
@@ -69,8 +111,8 @@ impl<'a> Decoder<'a> {
             row_layout.row(tile.codes, r, &mut codes);
             let stretch = codes.as_chunks::<CHUNK>().0[first..].iter().zip(&mut *to);
             for (c, (codes, to)) in (first..).zip(stretch) {
-                for (j, (&u, to)) in (c * CHUNK..).zip(codes.iter().zip(to)) {
-                    to[r] = if j < layout.shape[1] { self.single(tile, r, j, u) } else { 0.0 };
+                for (column, (j, &u)) in (c * CHUNK..).zip(codes).enumerate() {
+                    to.put_one(r, column, if j < layout.shape[1] { self.single(tile, r, j, u) } else { 0.0 });
                 }
             }
         }
@@ -112,14 +154,14 @@ fn fill<const N: usize>(levels: &[f32]) -> [f32; N] {
     filled
 }
 
-struct Columns<'a, const BITS: usize> {
+struct Columns<'a, const BITS: usize, D> {
     decoder: &'a Decoder<'a>,
     tile: Tile<'a>,
     first: usize,
-    to: &'a mut [[[f32; ROWS]; CHUNK]],
+    to: &'a mut [D],
 }
 
-impl<const BITS: usize> Job for Columns<'_, BITS> {
+impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
     type Output = ();
 
     #[inline(always)]
@@ -139,16 +181,15 @@ impl<const BITS: usize> Job for Columns<'_, BITS> {
                     let scale = simd.scales(layout.scale, &tile.scales[$group * words..][..words]);
                     each_step!(S_ => {
                         let $codes = step::<S, BITS>(simd, codes, S_);
-                        let to: &mut [[f32; ROWS]; STEP] = &mut to.as_chunks_mut().0[S_];
-                        decode!(@ $e $level, scale, to; 0 1 2 3);
+                        to.put(simd, S_, decode!(@ $e $level, scale; 0 1 2 3));
                     });
                 }
             };
-            (@ $e:ident $level:expr, $scale:ident, $to:ident; $($value:literal)*) => {
-                $({
+            (@ $e:ident $level:expr, $scale:ident; $($value:literal)*) => {
+                [$({
                     const $e: usize = $value;
-                    simd.store(simd.mul($scale, $level), &mut $to[$e]);
-                })*
+                    simd.mul($scale, $level)
+                }),*]
             };
         }
         const { assert!(STEPS * STEP == CHUNK) };
@@ -173,49 +214,69 @@ impl<const BITS: usize> Job for Columns<'_, BITS> {
     }
 }
 
-/// Adds `Σ x[i, j] · w[j]` over some columns to the sums of a panel; sums of 32 columns are made first.
-pub(crate) fn multiply<S: Simd>(simd: S, w: &[[[f32; ROWS]; CHUNK]], x: &[f32], height: usize, y: &mut [[f32; ROWS]]) {
+/// Adds `Σ x[i, j] · w[t, j]` over some columns of one or two tiles to the sums of a panel; sums of 32 columns are made
+/// first.
+pub(crate) fn multiply<S: Simd>(simd: S, w: &[&[Columns32]], x: &[f32], height: usize, y: &mut [PanelSums]) {
+    match (w, y) {
+        ([a, b], [y, z]) if const { S::TILES >= 2 } => panel(simd, [*a, *b], x, height, [y, z]),
+        (w, y) => {
+            for (w, y) in w.iter().zip(y) {
+                panel(simd, [*w], x, height, [y]);
+            }
+        }
+    }
+}
+
+/// Sums of a tile for each row of a panel.
+pub(crate) type PanelSums = [[f32; ROWS]; 12];
+
+fn panel<S: Simd, const T: usize>(simd: S, w: [&[Columns32]; T], x: &[f32], height: usize, y: [&mut PanelSums; T]) {
     match height {
-        1 => simd.vectorize(Multiply::<1> { w, x, y }),
-        2 if const { S::HEIGHT >= 2 } => simd.vectorize(Multiply::<2> { w, x, y }),
-        4 if const { S::HEIGHT >= 4 } => simd.vectorize(Multiply::<4> { w, x, y }),
-        8 if const { S::HEIGHT >= 8 } => simd.vectorize(Multiply::<8> { w, x, y }),
-        12 if const { S::HEIGHT >= 12 } => simd.vectorize(Multiply::<12> { w, x, y }),
+        1 => simd.vectorize(Multiply::<1, T> { w, x, y }),
+        2 if const { S::HEIGHT >= 2 } => simd.vectorize(Multiply::<2, T> { w, x, y }),
+        4 if const { S::HEIGHT >= 4 } => simd.vectorize(Multiply::<4, T> { w, x, y }),
+        8 if const { S::HEIGHT >= 8 } => simd.vectorize(Multiply::<8, T> { w, x, y }),
+        12 if const { S::HEIGHT >= 12 } => simd.vectorize(Multiply::<12, T> { w, x, y }),
         _ => unreachable!("a panel of {height} rows"),
     }
 }
 
-struct Multiply<'a, const M: usize> {
-    w: &'a [[[f32; ROWS]; CHUNK]],
+struct Multiply<'a, const M: usize, const T: usize> {
+    w: [&'a [Columns32]; T],
     x: &'a [f32],
-    y: &'a mut [[f32; ROWS]],
+    y: [&'a mut PanelSums; T],
 }
 
-impl<const M: usize> Job for Multiply<'_, M> {
+impl<const M: usize, const T: usize> Job for Multiply<'_, M, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let y: &mut [[f32; ROWS]; M] = self.y.first_chunk_mut().expect("a row of sums for each row of the panel");
-        let mut total = [simd.splat(0.0); M];
-        for i in 0..M {
-            total[i] = simd.load(&y[i]);
-        }
-        let x: &[[[f32; M]; CHUNK]] = self.x.as_chunks::<M>().0.as_chunks().0;
-        for (w, x) in self.w.iter().zip(x) {
-            let mut sums = [simd.splat(0.0); M];
-            for (w, x) in w.iter().zip(x) {
-                let w = simd.load(w);
+        let Self { w, x, y } = self;
+        let x: &[[[f32; M]; CHUNK]] = x.as_chunks::<M>().0.as_chunks().0;
+        for (c, x) in x.iter().enumerate() {
+            let mut sums = [[simd.splat(0.0); M]; T];
+            let mut columns = [&w[0][c]; T];
+            for t in 1..T {
+                columns[t] = &w[t][c];
+            }
+            for (j, x) in x.iter().enumerate() {
+                let mut rows = [simd.splat(0.0); T];
+                for t in 0..T {
+                    rows[t] = simd.load(&columns[t][j]);
+                }
                 for i in 0..M {
-                    sums[i] = simd.mul_add(w, simd.splat(x[i]), sums[i]);
+                    let x = simd.splat(x[i]);
+                    for t in 0..T {
+                        sums[t][i] = simd.mul_add(rows[t], x, sums[t][i]);
+                    }
                 }
             }
-            for i in 0..M {
-                total[i] = simd.add(total[i], sums[i]);
+            for t in 0..T {
+                for i in 0..M {
+                    simd.store(simd.add(simd.load(&y[t][i]), sums[t][i]), &mut y[t][i]);
+                }
             }
-        }
-        for i in 0..M {
-            simd.store(total[i], &mut y[i]);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::decoded::{self, Decoder, MultiplyPlain, STRETCH};
 use crate::input::{self, Panels};
 use crate::int8::{self, Grid, Int8Code};
 use crate::isa::{Block, Matrix};
-use crate::matrix::{self, Pack};
+use crate::matrix;
 use crate::pairs::{self, PairCode};
 use crate::simd::{Job, Simd};
 use crate::threads::{Columns, share};
@@ -120,8 +120,7 @@ impl Job for Matmul<'_> {
             }
         };
         if let Some(unit) = simd.matrix()
-            && w.route(activations) != Route::Decoded
-            && rows >= matrix::ROWS_FROM
+            && rows >= matrix::rows_from(w.route(activations))
         {
             return matrix(simd, unit, w, x, rows, y);
         }
@@ -168,7 +167,6 @@ fn matrix<S: Simd>(simd: S, unit: Matrix, w: &Weights<'_>, x: &[f32], rows: usiz
         let unit = unit.tiles();
         let zero = Block([[0.0; ROWS]; ROWS]);
         let pairs = tiles.len().div_ceil(2);
-        let mut decoded = vec![[[0.0; ROWS]; CHUNK]; matrix::STRETCH];
         let mut codes = [(); 2].map(|()| vec![Block([[0; ROWS]; ROWS]); matrix::STRETCH]);
         let mut sums = vec![[zero; 2]; pairs * strips.len()];
         // Of the input, the columns of a stretch stay in the second-level cache while the tiles go by.
@@ -177,8 +175,7 @@ fn matrix<S: Simd>(simd: S, unit: Matrix, w: &Weights<'_>, x: &[f32], rows: usiz
             for (t, sums) in tiles.clone().step_by(2).zip(sums.chunks_exact_mut(strips.len())) {
                 // The last tile may be alone: its neighbour's place keeps what was there, and is not written out.
                 for (t, codes) in (t..tiles.end).zip(&mut codes) {
-                    decoder.columns(simd, w.tile(t), first, &mut decoded[..chunks]);
-                    simd.vectorize(Pack { decoded: &decoded[..chunks], to: codes });
+                    decoder.columns(simd, w.tile(t), first, &mut codes[..chunks]);
                 }
                 matrix::multiply(&unit, &strips, [&codes[0][..chunks], &codes[1][..chunks]], first, sums);
             }
@@ -226,22 +223,28 @@ fn floats<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, y: &mut [f3
     let panels = Panels::new(rows, S::HEIGHT);
     let input = input::floats(x, layout.shape[1], panels);
     by_tiles(w, rows, panels.count() == 1, y, |tiles, to| {
-        let mut decoded = vec![[[0.0; ROWS]; CHUNK]; STRETCH / CHUNK];
-        let mut sums = vec![[[0.0; ROWS]; 12]; panels.count()];
-        for t in tiles.clone() {
-            sums.fill([[0.0; ROWS]; 12]);
+        let mut decoded = [(); 2].map(|()| vec![[[0.0; ROWS]; CHUNK]; STRETCH / CHUNK]);
+        let mut sums = vec![[[[0.0; ROWS]; 12]; 2]; panels.count()];
+        for first_tile in tiles.clone().step_by(S::TILES) {
+            let pair = first_tile..tiles.end.min(first_tile + S::TILES);
+            sums.fill([[[0.0; ROWS]; 12]; 2]);
             for first in (0..layout.chunks()).step_by(STRETCH / CHUNK) {
                 let chunks = (layout.chunks() - first).min(STRETCH / CHUNK);
-                decoder.columns(simd, w.tile(t), first, &mut decoded[..chunks]);
+                for (t, decoded) in pair.clone().zip(&mut decoded) {
+                    decoder.columns(simd, w.tile(t), first, &mut decoded[..chunks]);
+                }
+                let decoded = decoded.each_ref().map(|decoded| &decoded[..chunks]);
                 for (p, (x, sums)) in input.iter().zip(&mut sums).enumerate() {
                     let (_, _, height) = panels.panel(p);
                     let x = &x[first * CHUNK * height..][..chunks * CHUNK * height];
-                    decoded::multiply(simd, &decoded[..chunks], x, height, sums);
+                    decoded::multiply(simd, &decoded[..pair.len()], x, height, &mut sums[..pair.len()]);
                 }
             }
             for (p, sums) in sums.iter().enumerate() {
                 let (first, rows, _) = panels.panel(p);
-                write(&sums[..rows], &mut to[first..], t - tiles.start);
+                for (t, sums) in pair.clone().zip(sums) {
+                    write(&sums[..rows], &mut to[first..], t - tiles.start);
+                }
             }
         }
     });

@@ -32,6 +32,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const BIAS: i32;
     /// Rows of the input that the registers hold beside their sums.
     const HEIGHT: usize;
+    /// Tiles of the matrix that the registers hold sums of, for so many rows: 1 or 2.
+    const TILES: usize = 1;
 
     /// Runs a job with this instruction set enabled.
     fn vectorize<J: Job>(self, job: J) -> J::Output;

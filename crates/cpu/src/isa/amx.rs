@@ -135,6 +135,48 @@ impl Tiles {
     }
 }
 
+impl Tiles {
+    /// [`Tiles::multiply`] for one strip.
+    ///
+    /// # Panics
+    ///
+    /// If the operands differ in length.
+    pub(crate) fn multiply_one(&self, x: &[Block<u32>], w: [&[Block<u32>]; 2], sums: [&mut Block<f32>; 2]) {
+        let chunks = x.len();
+        assert!(w[0].len() == chunks && w[1].len() == chunks, "chunks of columns");
+        assert!(chunks > 0, "no columns");
+        let [s0, s1] = sums;
+        // SAFETY: as in `multiply`, with the operands of one strip.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{s0} + {stride}]",
+                "tileloadd tmm1, [{s1} + {stride}]",
+                "2:",
+                "tileloadd tmm4, [{x} + {stride}]",
+                "tileloadd tmm6, [{w0} + {stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{w1} + {stride}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {x}, 1024",
+                "add {w0}, 1024",
+                "add {w1}, 1024",
+                "dec {chunks}",
+                "jnz 2b",
+                "tilestored [{s0} + {stride}], tmm0",
+                "tilestored [{s1} + {stride}], tmm1",
+                s0 = in(reg) s0,
+                s1 = in(reg) s1,
+                x = inout(reg) x.as_ptr() => _,
+                w0 = inout(reg) w[0].as_ptr() => _,
+                w1 = inout(reg) w[1].as_ptr() => _,
+                chunks = inout(reg) chunks => _,
+                stride = in(reg) 64_usize,
+                options(nostack),
+            );
+        }
+    }
+}
+
 impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: leaves the unit as it was found.

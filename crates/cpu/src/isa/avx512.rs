@@ -57,6 +57,7 @@ impl Simd for Avx512 {
 
     const BIAS: i32 = 0;
     const HEIGHT: usize = 12;
+    const TILES: usize = 2;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {

@@ -26,4 +26,8 @@ impl MatrixTiles {
     pub(crate) fn multiply(&self, _: [&[Block<u32>]; 2], _: [&[Block<u32>]; 2], _: [[&mut Block<f32>; 2]; 2]) {
         match self.0 {}
     }
+
+    pub(crate) fn multiply_one(&self, _: &[Block<u32>], _: [&[Block<u32>]; 2], _: [&mut Block<f32>; 2]) {
+        match self.0 {}
+    }
 }
