@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use half::f16;
 use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
@@ -130,14 +130,7 @@ impl TensorView {
                 fill(values, words(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)));
             }),
             Dtype::F16 => (2, f16_to_f32),
-            found => {
-                return Err(CheckpointError::Dtype {
-                    file: self.file.to_path_buf(),
-                    tensor: self.name.clone(),
-                    expected: "F32, F16 or BF16".to_owned(),
-                    found,
-                });
-            }
+            _ => return Err(self.wrong_dtype("F32, F16 or BF16")),
         };
         let mut values = vec![0.0; self.bytes().len() / size];
         let stretches = values.chunks_mut(STRETCH / size).zip(self.bytes().chunks(STRETCH));
@@ -170,13 +163,42 @@ impl TensorView {
         let values = self.to_f32()?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => Err(CheckpointError::NonFinite {
-                file: self.file.to_path_buf(),
-                tensor: self.name.clone(),
-                index,
-                value: values[index],
-            }),
+            Some(index) => Err(self.non_finite(index, values[index])),
         }
+    }
+
+    /// The bytes of a tensor of halves, for weights: NaN and infinities are errors.
+    ///
+    /// Errors: [`CheckpointError::NonFinite`] with the position of the first one; [`CheckpointError::Dtype`] for a tensor of
+    /// something else.
+    pub fn to_finite_halves(&self) -> Result<Vec<u8>, CheckpointError> {
+        let value: fn([u8; 2]) -> f32 = match self.dtype {
+            Dtype::F16 => |bytes| f16::from_le_bytes(bytes).to_f32(),
+            Dtype::BF16 => |bytes| bf16::from_le_bytes(bytes).to_f32(),
+            _ => return Err(self.wrong_dtype("F16 or BF16")),
+        };
+        let mut halves = Vec::with_capacity(self.bytes().len());
+        for bytes in self.bytes().chunks(STRETCH) {
+            if let Some((index, value)) = words(bytes, value).enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(self.non_finite(halves.len() / 2 + index, value));
+            }
+            halves.extend_from_slice(bytes);
+            self.forget(halves.len() - bytes.len(), bytes.len());
+        }
+        Ok(halves)
+    }
+
+    fn wrong_dtype(&self, expected: &str) -> CheckpointError {
+        CheckpointError::Dtype {
+            file: self.file.to_path_buf(),
+            tensor: self.name.clone(),
+            expected: expected.to_owned(),
+            found: self.dtype,
+        }
+    }
+
+    fn non_finite(&self, index: usize, value: f32) -> CheckpointError {
+        CheckpointError::NonFinite { file: self.file.to_path_buf(), tensor: self.name.clone(), index, value }
     }
 }
 
@@ -264,6 +286,19 @@ mod tests {
             let error = view(Dtype::F32, &[2, 2], bytes).to_finite_f32().unwrap_err();
             assert!(matches!(error, CheckpointError::NonFinite { index: 2, .. }));
             assert!(error.to_string().contains(&format!("holds {shown} at element 2")), "{error}");
+        }
+    }
+
+    #[test]
+    fn halves_are_kept_as_they_are() {
+        let bytes: Vec<u8> = [0x3f80_u16, 0xc000, 0x0001].into_iter().flat_map(u16::to_le_bytes).collect();
+        let halves = view(Dtype::BF16, &[3], bytes.clone());
+        assert_eq!(halves.to_finite_halves().unwrap(), bytes);
+        assert!(matches!(view(Dtype::F32, &[1], vec![0; 4]).to_finite_halves(), Err(CheckpointError::Dtype { .. })));
+        for (dtype, infinity) in [(Dtype::F16, 0x7c00_u16), (Dtype::BF16, 0xff80)] {
+            let bytes = [0, 0, infinity].into_iter().flat_map(u16::to_le_bytes).collect();
+            let error = view(dtype, &[3], bytes).to_finite_halves().unwrap_err();
+            assert!(matches!(error, CheckpointError::NonFinite { index: 2, .. }), "{error}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! A dense matrix times a few rows: what stays unquantized beside packed layers.
 
+use half::{bf16, f16};
 use quench_format::tiles::ROWS;
 
 use crate::Isa;
@@ -8,6 +9,17 @@ use crate::threads::{Columns, share};
 
 /// Rows up to which [`dense`] reads the matrix once and is limited by memory; a blocked product is better beyond.
 pub const DENSE_ROWS: usize = 16;
+
+/// A dense matrix `[out, in]`, row-major, as it lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Dense<'a> {
+    /// In f32.
+    F32(&'a [f32]),
+    /// In f16.
+    F16(&'a [f16]),
+    /// In bf16.
+    BF16(&'a [bf16]),
+}
 
 /// `x · Wᵀ` in f32 for a dense matrix, for few rows.
 ///
@@ -18,25 +30,72 @@ pub const DENSE_ROWS: usize = 16;
 /// # Panics
 ///
 /// If a length is wrong.
-pub fn dense(w: &[f32], [out, columns]: [usize; 2], x: &[f32], rows: usize, isa: Isa) -> Vec<f32> {
+pub fn dense(w: Dense<'_>, shape: [usize; 2], x: &[f32], rows: usize, isa: Isa) -> Vec<f32> {
+    match w {
+        Dense::F32(w) => multiply(w, shape, x, rows, isa),
+        Dense::F16(w) => multiply(w, shape, x, rows, isa),
+        Dense::BF16(w) => multiply(w, shape, x, rows, isa),
+    }
+}
+
+fn multiply<E: Element>(w: &[E], [out, columns]: [usize; 2], x: &[f32], rows: usize, isa: Isa) -> Vec<f32> {
     assert_eq!(w.len(), out * columns, "elements of a matrix [{out}, {columns}]");
     assert_eq!(x.len(), rows * columns, "x is not {rows} rows of {columns}, for a matrix [{out}, {columns}]");
     let mut y = vec![0.0; rows * out];
     if !y.is_empty() {
-        isa.run(Dense { w, columns, x, y: &mut y, out });
+        isa.run(Multiply { w, columns, x, y: &mut y, out });
     }
     y
 }
 
-struct Dense<'a> {
-    w: &'a [f32],
+/// What a matrix is made of.
+trait Element: Copy + Sync {
+    fn load<S: Simd>(simd: S, values: &[Self; ROWS]) -> S::Floats;
+    fn value(self) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[f32; ROWS]) -> S::Floats {
+        simd.load(values)
+    }
+
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[f16; ROWS]) -> S::Floats {
+        simd.f16s(values)
+    }
+
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[bf16; ROWS]) -> S::Floats {
+        simd.bf16s(values)
+    }
+
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+struct Multiply<'a, E> {
+    w: &'a [E],
     columns: usize,
     x: &'a [f32],
     y: &'a mut [f32],
     out: usize,
 }
 
-impl Job for Dense<'_> {
+impl<E: Element> Job for Multiply<'_, E> {
     type Output = ();
 
     fn run<S: Simd>(self, simd: S) {
@@ -70,12 +129,12 @@ const R: usize = 4;
 const M: usize = 4;
 
 /// All dot products of some rows with some others.
-struct Dots<'a, const R: usize, const M: usize> {
-    w: [&'a [f32]; R],
+struct Dots<'a, E, const R: usize, const M: usize> {
+    w: [&'a [E]; R],
     x: [&'a [f32]; M],
 }
 
-impl<const R: usize, const M: usize> Job for Dots<'_, R, M> {
+impl<E: Element, const R: usize, const M: usize> Job for Dots<'_, E, R, M> {
     type Output = [[f32; M]; R];
 
     #[inline(always)]
@@ -96,7 +155,7 @@ impl<const R: usize, const M: usize> Job for Dots<'_, R, M> {
             }
             for r in 0..R {
                 simd.prefetch(w[r][k].as_ptr().wrapping_byte_add(1024).cast());
-                let w = simd.load(&w[r][k]);
+                let w = E::load(simd, &w[r][k]);
                 for i in 0..M {
                     sums[r][i] = simd.mul_add(w, rows[i], sums[r][i]);
                 }
@@ -108,7 +167,7 @@ impl<const R: usize, const M: usize> Job for Dots<'_, R, M> {
                 let mut lanes = [0.0; ROWS];
                 simd.store(sums[r][i], &mut lanes);
                 let rest = self.w[r].as_chunks::<ROWS>().1.iter().zip(self.x[i].as_chunks::<ROWS>().1);
-                dots[r][i] = lanes.iter().sum::<f32>() + rest.map(|(w, x)| w * x).sum::<f32>();
+                dots[r][i] = lanes.iter().sum::<f32>() + rest.map(|(w, x)| w.value() * x).sum::<f32>();
             }
         }
         dots

@@ -38,7 +38,7 @@ mod unpack;
 mod weights;
 
 pub use activations::Activations;
-pub use dense::{DENSE_ROWS, dense};
+pub use dense::{DENSE_ROWS, Dense, dense};
 pub use isa::Isa;
 pub use product::{Side, decode, matmul, select};
 pub use weights::{Levels, Weights};

@@ -4,6 +4,7 @@
 //! [`Simd::vectorize`]. A token that implements it exists only where the machine has the instructions, so its methods are
 //! safe to call; they are `inline(always)`, because an intrinsic is an instruction only inside a function compiled for it.
 
+use half::{bf16, f16};
 use quench_format::FloatKind;
 use quench_format::tiles::ROWS;
 
@@ -69,6 +70,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     fn splat(self, value: f32) -> Self::Floats;
     fn load(self, values: &[f32; ROWS]) -> Self::Floats;
+    fn f16s(self, values: &[f16; ROWS]) -> Self::Floats;
+    fn bf16s(self, values: &[bf16; ROWS]) -> Self::Floats;
     fn store(self, values: Self::Floats, to: &mut [f32; ROWS]);
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;

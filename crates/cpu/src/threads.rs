@@ -38,8 +38,8 @@ pub(crate) fn share(columns: Columns, y: &mut [f32], task: impl Fn(Range<usize>,
     let threads = rayon::current_num_threads();
     let alone = threads == 1 || y.len().saturating_mul(k) < ALONE;
     let most = (most / width).max(1);
-    // Some more parts than threads even out what each of them gets.
-    let per_thread = if short { 8 } else { 4 };
+    // Some more parts than threads even out what each of them gets; short work pays for each place where it begins to read.
+    let per_thread = if short { 2 } else { 4 };
     let per_task = if alone { most } else { most.min(units.div_ceil(per_thread * threads)) }.max(1);
     let rows = y.len() / out;
     let mut parts: Vec<Vec<&mut [f32]>> =

@@ -8,6 +8,8 @@ use burn::tensor::{DType, Shape};
 pub use quench_cpu::{Activations, Side};
 pub use quench_format::tiles::Layout;
 
+use crate::dense::dense;
+
 /// A packed matrix `W` `[out, in]` as one backend holds it: in tiles of sixteen rows ([`quench_format::tiles`]).
 ///
 /// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g])`, `g = j / group`, where `j` counts stored columns.
@@ -77,9 +79,9 @@ pub trait QuantBackend: Backend {
     #[fusion(dtype = DType::F32, shape = Shape::from([rows[0], w.layout.shape[1]]))]
     fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self>;
 
-    /// `x · Wᵀ` for a dense matrix: `x` `[rows, in]`, `w` `[out, in]` of one float dtype, which the product has too.
+    /// `x · Wᵀ` for a dense matrix: `x` `[rows, in]`, `w` `[out, in]`, the product in the dtype of `x`.
     #[fusion(default)]
     fn dense_matmul(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(x, Self::float_transpose(w))
+        dense::<Self>(x, w)
     }
 }

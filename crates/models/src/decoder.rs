@@ -167,7 +167,7 @@ impl Decoder {
         let root = Loader { source: &source, device, path: String::new(), block: None };
         let loader = Loader { path: prefix.to_owned(), ..root.clone() };
         let shape = [config.vocab_size, config.hidden_size];
-        let (info, origin, weight) = loader.table("embed_tokens", shape, config.tied)?;
+        let (info, origin, weight) = loader.table("embed_tokens", shape)?;
         let blocks = config
             .layers
             .iter()

@@ -46,28 +46,8 @@ impl Loader<'_> {
     }
 
     /// The parts of a table of vectors `[vocab, dim]`.
-    ///
-    /// Some rows at a time are read of it, so it stays in the halves of its file where the device has them, unless it is
-    /// the head (`tied`) as well, which is read whole.
-    pub(crate) fn table(
-        &self,
-        name: &str,
-        shape: [usize; 2],
-        tied: bool,
-    ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
-        let (info, mut origin, mut weight) = self.weight(name, shape, "", Role::Embedding)?;
-        if let Some(stored) = origin.stored.as_mut().filter(|_| !tied) {
-            let dtype = match self.source.info(&stored.name).map(|info| info.dtype) {
-                Some(Dtype::BF16) => DType::BF16,
-                Some(Dtype::F16) => DType::F16,
-                _ => DType::F32,
-            };
-            if self.device.supports_dtype(dtype) {
-                stored.dtype = dtype;
-                weight = Weight::Dense(stored.lazy());
-            }
-        }
-        Ok((info, origin, weight))
+    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        self.weight(name, shape, "", Role::Embedding)
     }
 
     /// A vector, the gain of a norm for example.
@@ -102,7 +82,11 @@ impl Loader<'_> {
             let weight = Weight::Quantized(QTensor::from_packed(&packed, self.device));
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
-        let stored = self.stored(&format!("{name}.weight"), shape)?;
+        let mut stored = self.stored(&format!("{name}.weight"), shape)?;
+        // What is usually left dense stays in the halves of its file; what is quantized is worked on in f32.
+        if role != Role::Block {
+            stored.keep_halves();
+        }
         let weight = Weight::Dense(stored.lazy());
         Ok((info, Origin { stored: Some(stored), opened: false }, weight))
     }
@@ -136,6 +120,18 @@ pub(crate) struct Stored<const D: usize> {
 }
 
 impl<const D: usize> Stored<D> {
+    /// Keeps the dtype of the file, if that is one of halves and the device has it.
+    fn keep_halves(&mut self) {
+        let dtype = match self.source.info(&self.name).map(|info| info.dtype) {
+            Some(Dtype::BF16) => DType::BF16,
+            Some(Dtype::F16) => DType::F16,
+            _ => return,
+        };
+        if self.device.supports_dtype(dtype) {
+            self.dtype = dtype;
+        }
+    }
+
     /// The values; beside them, only this tensor's bytes are mapped, and only for as long as it takes.
     fn values(&self) -> Result<Vec<f32>, ModelError> {
         Ok(self.source.tensor(&self.name)?.to_finite_f32()?)
@@ -143,7 +139,13 @@ impl<const D: usize> Stored<D> {
 
     /// The tensor, in its dtype whatever that of the file.
     fn read(&self, device: &Device) -> Result<Tensor<D>, ModelError> {
-        let data = TensorData::new(self.values()?, self.shape).convert_dtype(self.dtype);
+        let data = match self.dtype {
+            DType::F32 => TensorData::new(self.values()?, self.shape),
+            // Those of the file, as they are.
+            halves => {
+                TensorData::from_bytes_vec(self.source.tensor(&self.name)?.to_finite_halves()?, self.shape, halves)
+            }
+        };
         Ok(Tensor::from_data(data, (device, self.dtype)))
     }
 

@@ -26,6 +26,7 @@
 //! assert_eq!(tap.0, 2.0);
 //! ```
 
+mod conv;
 mod embedding;
 mod linear;
 mod model;
@@ -34,6 +35,7 @@ mod tap;
 mod testing;
 mod weight;
 
+pub use conv::{Conv2d, Window};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use model::{LayerInfo, LoadError, Model, Part, Role, Section};

@@ -13,7 +13,7 @@ use quench_kernels::{Activations, QTensor};
     reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing"
 )]
 pub enum Weight {
-    /// A float tensor `[out, in]`.
+    /// A float tensor `[out, in]`, of f32 or of halves.
     Dense(Param<Tensor<2>>),
     /// Codes and scales that stand for one.
     Quantized(QTensor),
@@ -60,7 +60,7 @@ impl Weight {
     /// If the last dimension of `x` is not `in`, naming both shapes.
     pub fn matmul<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Dense(_) => dense_matmul(x, self.val()),
+            Self::Dense(w) => dense_matmul(x, w.val()),
             Self::Quantized(w) => w.matmul(x),
         }
     }

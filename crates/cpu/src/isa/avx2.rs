@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
 use quench_format::FloatKind;
 use quench_format::tiles::ROWS;
 
@@ -178,6 +179,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn f16s(self, values: &[f16; ROWS]) -> [__m256; 2] {
+        unsafe { f16s(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn bf16s(self, values: &[bf16; ROWS]) -> [__m256; 2] {
+        unsafe { bf16s(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, values: [__m256; 2], to: &mut [f32; ROWS]) {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), values[0]);
@@ -215,14 +226,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 }
                 FloatKind::F16 => {
                     let words: &[u32; 8] = words.first_chunk().expect("8 words");
-                    both!(H => _mm256_cvtph_ps(_mm_loadu_si128(words.as_ptr().add(4 * H).cast())))
+                    f16s(words.as_ptr().cast())
                 }
                 FloatKind::BF16 => {
                     let words: &[u32; 8] = words.first_chunk().expect("8 words");
-                    both!(H => {
-                        let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().add(4 * H).cast()));
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
-                    })
+                    bf16s(words.as_ptr().cast())
                 }
             }
         }
@@ -282,5 +290,26 @@ fn byte(codes: __m256i, e: usize) -> __m256i {
             2 => _mm256_srli_epi32::<16>(codes),
             _ => _mm256_srli_epi32::<24>(codes),
         }
+    }
+}
+
+/// Sixteen halves as floats.
+///
+/// # Safety
+///
+/// 32 bytes are read; for methods of the token.
+#[inline(always)]
+unsafe fn f16s(halves: *const __m128i) -> [__m256; 2] {
+    unsafe { both!(H => _mm256_cvtph_ps(_mm_loadu_si128(halves.add(H)))) }
+}
+
+/// As [`f16s`].
+#[inline(always)]
+unsafe fn bf16s(halves: *const __m128i) -> [__m256; 2] {
+    unsafe {
+        both!(H => {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves.add(H)));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
 use quench_format::FloatKind;
 use quench_format::tiles::ROWS;
 
@@ -170,6 +171,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn f16s(self, values: &[f16; ROWS]) -> __m512 {
+        unsafe { f16s(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn bf16s(self, values: &[bf16; ROWS]) -> __m512 {
+        unsafe { bf16s(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, values: __m512, to: &mut [f32; ROWS]) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
     }
@@ -204,12 +215,11 @@ impl Simd for Avx512 {
                 }
                 FloatKind::F16 => {
                     let words: &[u32; 8] = words.first_chunk().expect("8 words");
-                    _mm512_cvtph_ps(_mm256_loadu_si256(words.as_ptr().cast()))
+                    f16s(words.as_ptr().cast())
                 }
                 FloatKind::BF16 => {
                     let words: &[u32; 8] = words.first_chunk().expect("8 words");
-                    let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.as_ptr().cast()));
-                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+                    bf16s(words.as_ptr().cast())
                 }
             }
         }
@@ -275,6 +285,25 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, line: *const u32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+}
+
+/// Sixteen halves as floats.
+///
+/// # Safety
+///
+/// 32 bytes are read; for methods of the token.
+#[inline(always)]
+unsafe fn f16s(halves: *const __m256i) -> __m512 {
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves)) }
+}
+
+/// As [`f16s`].
+#[inline(always)]
+unsafe fn bf16s(halves: *const __m256i) -> __m512 {
+    unsafe {
+        let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(halves));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
     }
 }
 

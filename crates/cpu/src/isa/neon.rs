@@ -5,6 +5,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use half::{bf16, f16};
 use quench_format::FloatKind;
 use quench_format::tiles::{ROWS, scale};
 
@@ -147,6 +148,16 @@ impl Simd for Neon {
     #[inline(always)]
     fn load(self, values: &[f32; ROWS]) -> [float32x4_t; 4] {
         all!(Q => unsafe { vld1q_f32(values.as_ptr().add(4 * Q)) })
+    }
+
+    #[inline(always)]
+    fn f16s(self, values: &[f16; ROWS]) -> Self::Floats {
+        self.load(&values.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    fn bf16s(self, values: &[bf16; ROWS]) -> Self::Floats {
+        self.load(&values.map(bf16::to_f32))
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Plain Rust: what every machine can run, what Miri checks, and what the other instruction sets are compared with.
 
+use half::{bf16, f16};
 use quench_format::FloatKind;
 use quench_format::tiles::{ROWS, scale};
 
@@ -95,6 +96,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn load(self, values: &[f32; ROWS]) -> [f32; ROWS] {
         *values
+    }
+
+    #[inline(always)]
+    fn f16s(self, values: &[f16; ROWS]) -> Self::Floats {
+        self.load(&values.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    fn bf16s(self, values: &[bf16; ROWS]) -> Self::Floats {
+        self.load(&values.map(bf16::to_f32))
     }
 
     #[inline(always)]

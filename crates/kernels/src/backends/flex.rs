@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
+use quench_cpu::Dense;
 
 use super::host::{self, HostBackend};
 use crate::ops::{PackedParts, QuantBackend, Side};
@@ -39,6 +40,15 @@ impl HostBackend for Flex {
         match tensor.as_slice() {
             Some(values) => Cow::Borrowed(values),
             None => Cow::Owned(tensor.to_contiguous().storage().to_vec()),
+        }
+    }
+
+    fn dense(tensor: &FloatTensor<Self>) -> Option<Dense<'_>> {
+        match tensor.dtype() {
+            DType::F32 => tensor.as_slice().map(Dense::F32),
+            DType::F16 => tensor.as_slice().map(Dense::F16),
+            DType::BF16 => tensor.as_slice().map(Dense::BF16),
+            _ => None,
         }
     }
 

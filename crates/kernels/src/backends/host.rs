@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, IntDType, TensorData};
-use quench_cpu::{DENSE_ROWS, Isa, Weights};
+use quench_cpu::{DENSE_ROWS, Dense, Isa, Weights};
 
+use crate::dense::dense;
 use crate::ops::{Layout, Levels, Order, PackedParts, Side};
 
 /// A backend whose tensors are in host memory.
@@ -17,6 +18,8 @@ pub(crate) trait HostBackend: Backend {
     fn i32s(tensor: &IntTensor<Self>) -> Cow<'_, [i32]>;
     /// The words of a float tensor of an even number of elements, row-major; copied only if strided.
     fn words(tensor: &FloatTensor<Self>) -> Cow<'_, [u32]>;
+    /// The elements of a float tensor, unless it is strided.
+    fn dense(tensor: &FloatTensor<Self>) -> Option<Dense<'_>>;
 }
 
 /// `W` `[out, in]`, f32.
@@ -65,15 +68,14 @@ pub(crate) fn matmul<B: HostBackend>(x: FloatTensor<B>, w: PackedParts<B>, side:
 /// Flex multiplies one row on one thread, and eight rows by a transposed matrix no faster than it packs the matrix.
 pub(crate) fn dense_matmul<B: HostBackend>(x: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
     let ([rows, _], shape) = (x.shape().dims::<2>(), w.shape().dims::<2>());
-    if rows > DENSE_ROWS || x.dtype() != DType::F32 || w.dtype() != DType::F32 {
-        return B::float_matmul(x, B::float_transpose(w));
+    if rows <= DENSE_ROWS
+        && x.dtype() == DType::F32
+        && let Some(w) = B::dense(&w)
+    {
+        let y = quench_cpu::dense(w, shape, &B::f32s(&x), rows, Isa::chosen());
+        return B::float_from_data(TensorData::new(y, [rows, shape[0]]), &x.device());
     }
-    let y = match B::f32s(&w) {
-        Cow::Borrowed(values) => quench_cpu::dense(values, shape, &B::f32s(&x), rows, Isa::chosen()),
-        // Not row-major, so that it would be copied first.
-        Cow::Owned(_) => return B::float_matmul(x, B::float_transpose(w)),
-    };
-    B::float_from_data(TensorData::new(y, [rows, shape[0]]), &x.device())
+    dense::<B>(x, w)
 }
 
 /// [`PackedParts`] as slices.

@@ -7,6 +7,8 @@ use burn::backend::{NdArray, TensorMetadata};
 use burn_ndarray::NdArrayTensor;
 
 use super::host::{self, HostBackend};
+use quench_cpu::Dense;
+
 use crate::ops::{PackedParts, QuantBackend, Side};
 
 impl QuantBackend for NdArray {
@@ -35,6 +37,16 @@ impl HostBackend for NdArray {
                 None => Cow::Owned(values.view().iter().copied().collect()),
             },
             other => panic!("the parts of a packed matrix are f32, not {:?}", other.dtype()),
+        }
+    }
+
+    fn dense(tensor: &FloatTensor<Self>) -> Option<Dense<'_>> {
+        match tensor {
+            NdArrayTensor::F32(_) => match Self::f32s(tensor) {
+                Cow::Borrowed(values) => Some(Dense::F32(values)),
+                Cow::Owned(_) => None,
+            },
+            _ => None,
         }
     }
 
