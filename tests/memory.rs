@@ -46,7 +46,7 @@ fn a_gradient_through_packed_matrices_makes_no_dense_one() {
     const ROWS: usize = 4;
     let device = Device::flex().autodiff();
     let codes: Vec<u16> = (0..SIZE * SIZE).map(|i| (i * 7 % 16) as u16).collect();
-    let scales = Scales::Float(vec![0.01; SIZE * SIZE / 64]);
+    let scales = Scales::Float(vec![1.0 / 128.0; SIZE * SIZE / 64]);
     let packed = Packed::from_codes("int4/64/f16".parse().unwrap(), [SIZE; 2], &codes, scales, None, None).unwrap();
     let x = TensorData::new((0..ROWS * SIZE).map(|i| (i % 13) as f32 - 6.0).collect(), [ROWS, SIZE]);
     let dense = SIZE * SIZE * size_of::<f32>();
