@@ -8,6 +8,7 @@ use std::iter::repeat_with;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -107,7 +108,8 @@ impl Helpers {
             // Others end in a moment: sooner than a thread that goes to sleep until then would be awake again.
             let start = Instant::now();
             while done.load(Ordering::Acquire) < self.threads && start.elapsed() < AWAKE {
-                std::hint::spin_loop();
+                // Perhaps one of them waits for this very core.
+                thread::yield_now();
             }
             // And a last moment for the pool to see it.
             for _ in 0..LAST_MOMENT {
@@ -131,7 +133,7 @@ impl Helpers {
         }
         while self.now().saturating_sub(self.last.load(Ordering::Relaxed)) < AWAKE.as_nanos() as u64 {
             if rayon::yield_now() != Some(Yield::Executed) {
-                std::hint::spin_loop();
+                thread::yield_now();
             }
         }
         awake.store(false, Ordering::Relaxed);
