@@ -131,14 +131,27 @@ impl Helpers {
         if awake.swap(true, Ordering::Relaxed) {
             return;
         }
-        while self.now().saturating_sub(self.last.load(Ordering::Relaxed)) < AWAKE.as_nanos() as u64 {
-            if rayon::yield_now() != Some(Yield::Executed) {
-                thread::yield_now();
+        let mut idle = self.now();
+        loop {
+            if rayon::yield_now() == Some(Yield::Executed) {
+                idle = self.now();
+                continue;
+            }
+            let now = self.now();
+            if now.saturating_sub(self.last.load(Ordering::Relaxed)) > AWAKE.as_nanos() as u64 {
+                break;
+            }
+            // Others may want this core; but who gives way at once comes back too late for the next of many products.
+            match now - idle < PATIENCE.as_nanos() as u64 {
+                true => std::hint::spin_loop(),
+                false => thread::yield_now(),
             }
         }
         awake.store(false, Ordering::Relaxed);
     }
 }
 
+/// How long a helper keeps its core to itself.
+const PATIENCE: Duration = Duration::from_micros(20);
 /// Turns of waiting.
 const LAST_MOMENT: usize = 16;
