@@ -12,7 +12,7 @@ use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 
 use crate::input::Int8Panel;
 use crate::simd::{Job, Simd};
-use crate::unpack::{AHEAD, chunks, each_step, step};
+use crate::unpack::{AHEAD, chunks, step};
 use crate::weights::{Levels, Tile};
 
 /// What a product needs to know of its matrix.
@@ -215,16 +215,20 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                 sum
             }};
         }
-        macro_rules! dot {
-            ($sum:ident, $codes:expr, $x:expr, $step:expr) => {{
-                let mut codes = step::<S, BITS>(simd, $codes, $step);
+        // The four steps of half a chunk.
+        macro_rules! dots {
+            ($sum:ident, $codes:expr, $x:expr; $($step:literal)*) => {{
+                let mut codes = [$(step::<S, BITS>(simd, $codes, $step)),*];
                 if LOOKUP {
-                    codes = simd.lookup(table, codes);
+                    for codes in &mut codes {
+                        *codes = simd.lookup(table, *codes);
+                    }
                 }
                 for i in 0..M {
+                    let x = [$($x[$step][i]),*];
                     $sum[i] = match LOOKUP || BITS == 8 {
-                        true => simd.dot_wide($sum[i], codes, $x[$step][i]),
-                        false => simd.dot($sum[i], codes, $x[$step][i]),
+                        true => simd.dots_wide($sum[i], codes, x),
+                        false => simd.dots::<BITS>($sum[i], codes, x),
                     };
                 }
             }};
@@ -259,10 +263,10 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                 for ((c, scale), (codes, x)) in grid.scales.as_chunks::<2>().0.iter().enumerate().zip(operands) {
                     ask!(codes);
                     let mut sum = begin!(2 * c);
-                    each_step!(half 0, STEP => dot!(sum, codes, x, STEP));
+                    dots!(sum, codes, x; 0 1 2 3);
                     end!(sum, 2 * c, &scale[0]);
                     let mut sum = begin!(2 * c + 1);
-                    each_step!(half 1, STEP => dot!(sum, codes, x, STEP));
+                    dots!(sum, codes, x; 4 5 6 7);
                     end!(sum, 2 * c + 1, &scale[1]);
                 }
             }
@@ -270,7 +274,8 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                 for ((b, scale), (codes, x)) in grid.scales.iter().enumerate().zip(operands) {
                     ask!(codes);
                     let mut sum = begin!(b);
-                    each_step!(STEP => dot!(sum, codes, x, STEP));
+                    dots!(sum, codes, x; 0 1 2 3);
+                    dots!(sum, codes, x; 4 5 6 7);
                     end!(sum, b, scale);
                 }
             }
@@ -279,7 +284,8 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                     let mut sum = begin!(b);
                     for (codes, x) in operands.by_ref().take(chunks) {
                         ask!(codes);
-                        each_step!(STEP => dot!(sum, codes, x, STEP));
+                        dots!(sum, codes, x; 0 1 2 3);
+                        dots!(sum, codes, x; 4 5 6 7);
                     }
                     end!(sum, b, scale);
                 }

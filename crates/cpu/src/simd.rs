@@ -66,6 +66,22 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn dot(self, sums: Self::Sums, codes: Self::Codes, x: i32) -> Self::Sums;
     /// `sums + (codes − BIAS) · x`, any codes; `x` no less than −127.
     fn dot_wide(self, sums: Self::Sums, codes: Self::Codes, x: i32) -> Self::Sums;
+    /// [`dot`](Self::dot) for four steps, of codes of so many bits.
+    #[inline(always)]
+    fn dots<const BITS: usize>(self, mut sums: Self::Sums, codes: [Self::Codes; 4], x: [i32; 4]) -> Self::Sums {
+        for s in 0..4 {
+            sums = self.dot(sums, codes[s], x[s]);
+        }
+        sums
+    }
+    /// [`dot_wide`](Self::dot_wide) for four steps.
+    #[inline(always)]
+    fn dots_wide(self, mut sums: Self::Sums, codes: [Self::Codes; 4], x: [i32; 4]) -> Self::Sums {
+        for s in 0..4 {
+            sums = self.dot_wide(sums, codes[s], x[s]);
+        }
+        sums
+    }
     fn to_floats(self, sums: Self::Sums) -> Self::Floats;
 
     fn splat(self, value: f32) -> Self::Floats;

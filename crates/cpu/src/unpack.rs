@@ -45,12 +45,6 @@ macro_rules! each_step {
     ($step:ident => $body:expr) => {{
         crate::unpack::each_step!(@ $step => $body; 0 1 2 3 4 5 6 7)
     }};
-    (half 0, $step:ident => $body:expr) => {
-        crate::unpack::each_step!(@ $step => $body; 0 1 2 3)
-    };
-    (half 1, $step:ident => $body:expr) => {
-        crate::unpack::each_step!(@ $step => $body; 4 5 6 7)
-    };
     (@ $step:ident => $body:expr; $($value:literal)*) => {{
         $({
             const $step: usize = $value;

@@ -150,6 +150,24 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn dots<const BITS: usize>(self, mut sums: [__m256i; 2], codes: [[__m256i; 2]; 4], x: [i32; 4]) -> [__m256i; 2] {
+        // Of 5 bits, four times two products of at most 31 · 127 still fit in 16 bits.
+        if VNNI || BITS > 5 {
+            for s in 0..4 {
+                sums = self.dot(sums, codes[s], x[s]);
+            }
+            return sums;
+        }
+        both!(H => unsafe {
+            let mut pairs = _mm256_maddubs_epi16(codes[0][H], _mm256_set1_epi32(x[0]));
+            for s in 1..4 {
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes[s][H], _mm256_set1_epi32(x[s])));
+            }
+            _mm256_add_epi32(sums[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        })
+    }
+
+    #[inline(always)]
     fn dot_wide(self, sums: [__m256i; 2], codes: [__m256i; 2], x: i32) -> [__m256i; 2] {
         if VNNI {
             return self.dot(sums, codes, x);
