@@ -183,9 +183,15 @@ impl Rival {
                 tried.max_by(|a, b| a.snr_db.total_cmp(&b.snr_db))
             }
             Self::MuLawSearched => {
-                let chosen = Self::MuLawGroups.score(matrix, bits)?.chosen;
-                let score = searched(matrix, chosen.parse().ok()?)?;
-                Some(Score { chosen, ..score })
+                // A searched scale cuts the tails off, so the best mu may be one further down; never far from the other.
+                let chosen: Code = Self::MuLawGroups.score(matrix, bits)?.chosen.parse().ok()?;
+                let at =
+                    MUS.iter().position(|mu| Mu::new(*mu).and_then(|mu| Code::log_signed(bits, mu)) == Some(chosen))?;
+                let near = &MUS[at.saturating_sub(1)..(at + 2).min(MUS.len())];
+                let codes = near.iter().filter_map(|mu| Code::log_signed(bits, Mu::new(*mu)?));
+                let tried =
+                    codes.filter_map(|code| Some(Score { chosen: code.to_string(), ..searched(matrix, code)? }));
+                tried.max_by(|a, b| a.snr_db.total_cmp(&b.snr_db))
             }
             Self::MuLawMidRise => {
                 let tried =
@@ -462,6 +468,10 @@ mod tests {
                 }
             }
         }
+        // With scales searched in groups, integers win at 3 bits and slog from 5, on Gaussian weights.
+        let some = matrix(Source::Gaussian, 1 << 16);
+        let gain = |bits| score(MuLawSearched, &some, bits).snr_db - score(UniformSearched, &some, bits).snr_db;
+        assert!(gain(3) < -0.4 && gain(4).abs() < 0.4 && gain(5) > 0.3, "{} {} {}", gain(3), gain(4), gain(5));
         let swapped = score(Swapped(Sharing::Tensor), &matrix(Source::Gaussian, crate::snr::SAMPLES), 9).snr_db;
         assert!((swapped - 43.91).abs() < 0.15, "{swapped}");
     }
