@@ -31,7 +31,7 @@ const ROOT: &str = "quench";
 const WITHOUT_BURN: [&str; 2] = ["format", "checkpoint"];
 
 /// What belongs to the command line alone; a library reports typed errors and prints nothing.
-const CLI_ONLY: [&str; 5] = ["anyhow", "clap", "comfy-table", "ctrlc", "indicatif"];
+const CLI_ONLY: [&str; 6] = ["anyhow", "clap", "comfy-table", "ctrlc", "indicatif", "plotters"];
 
 /// What lies at the top of the repository, beside dot files and `Cargo.lock`.
 const TOP: [&str; 10] = [

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
-use quench::format::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Packed, Parts, Scale, Scales, Scheme};
+use quench::format::{
+    Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Packed, Parts, Scale, Scales, Scheme,
+};
 
 /// A matrix before packing: everything the formula needs.
 #[derive(Clone, Debug)]
@@ -74,10 +76,13 @@ impl Case {
 fn any_code() -> impl Strategy<Value = Code> {
     let bits = |from: u8| (from..=16).prop_map(|bits| Bits::new(bits).unwrap());
     let mu = (1_u16..=u16::MAX).prop_map(|halves| Mu::new(f32::from(halves) / 2.0).unwrap());
+    let range = (1_u16..=128).prop_map(|quarters| Octaves::new(f32::from(quarters) / 4.0).unwrap());
     prop_oneof![
         2 => bits(1).prop_map(|bits| Code::Int { bits }),
         2 => bits(1).prop_map(|bits| Code::Affine { bits }),
         2 => (bits(2), mu).prop_map(|(bits, mu)| Code::LogSigned { bits, mu }),
+        2 => (bits(2), range).prop_map(|(bits, range)| Code::Geometric { bits, range }),
+        1 => bits(2).prop_map(|bits| Code::PublishedLog { bits }),
         1 => Just(Code::Normal4),
         1 => Just(Code::Float(Minifloat::E2M1)),
         1 => Just(Code::Float(Minifloat::E4M3)),
@@ -228,10 +233,12 @@ fn the_words_of_a_row_never_change() {
 /// Codes and levels written down: what a saved code stands for never changes either.
 #[test]
 fn the_levels_of_a_code_never_change() {
-    let cases: [(&str, &[(u16, f32)]); 7] = [
+    let cases: [(&str, &[(u16, f32)]); 9] = [
         ("int4", &[(0, -8.0), (8, 0.0), (15, 7.0)]),
         ("uint4", &[(0, 0.0), (15, 15.0)]),
         ("slog4:mu15", &[(7, 1.0), (8, 0.0), (15, -1.0), (1, 0.032_399_62), (14, -0.651_146_77)]),
+        ("lns4:oct3", &[(0, 0.0), (1, 0.125), (3, 0.25), (7, 1.0), (8, 0.0), (15, -1.0), (2, 0.176_776_7)]),
+        ("plog8", &[(0, 0.0), (1, 0.0), (129, 0.0), (2, 0.142_857_15), (127, 0.998_383_16), (192, -0.857_142_87)]),
         ("nf4", &[(0, -1.0), (7, 0.0), (8, 0.079_580_3), (15, 1.0)]),
         ("e2m1", &[(1, 0.5), (7, 6.0), (8, 0.0), (9, -0.5)]),
         ("e4m3", &[(0x38, 1.0), (0x7e, 448.0), (0x7f, 0.0), (0x80, 0.0), (0xfe, -448.0)]),

@@ -7,6 +7,7 @@ use quench::kernels::Activations;
 use quench::models::text::TextSource;
 
 use crate::device::Wanted;
+use crate::snr::{Origin, SEED, Widths};
 
 const CODES: &str = "\
 Exit codes:
@@ -48,6 +49,8 @@ pub enum Command {
     Generate(Generate),
     /// Measure tokens per second and peak memory
     Bench(Bench),
+    /// Compare codes by the signal-to-noise ratio they leave of the weights, beside what theory allows
+    Snr(Snr),
     /// List the recipes, or print one
     Recipes(Recipes),
     /// List the devices that this program can use here
@@ -333,6 +336,46 @@ pub struct Bench {
     /// Measure MODEL in this process, and tell it to the process that started this one
     #[arg(long, hide = true)]
     pub measure: bool,
+}
+
+/// Arguments of `quench snr`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench snr
+      Gaussian weights at 4 to 9 bits.
+  quench snr --bits 3..6 --source laplace --plot laplace.svg
+      Heavy tails, and a picture.
+  quench snr --bits 5 --source spark:model.layers.0.mlp.down_proj --json snr.json
+      One matrix of a model.
+  quench snr --source ./Llama-3.2-1B
+      Matrices spread over a model.
+
+{CODES}"))]
+pub struct Snr {
+    /// Widths of a code: one from 2 to 12, or a range with both ends
+    #[arg(short, long, default_value = "4..9", value_name = "N|N..N")]
+    pub bits: Widths,
+
+    /// Where the weights come from: gaussian, laplace, uniform, or a dense model, and after a colon one of its tensors
+    #[arg(short, long, default_value = "gaussian", value_name = "NAME|MODEL[:TENSOR]")]
+    pub source: Origin,
+
+    /// Seed of the samples of a named source; rows scaled by the largest weight depend on it
+    #[arg(long, default_value_t = SEED)]
+    pub seed: u64,
+
+    /// Draw the ratios over bits per weight; the name ends in .png or .svg
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub plot: Option<PathBuf>,
+
+    /// Write the tables as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Arguments of `quench recipes`.

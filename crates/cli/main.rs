@@ -17,9 +17,12 @@ mod json;
 mod layers;
 mod measure;
 mod model;
+mod plot;
 mod progress;
 mod quantize;
 mod recipes;
+mod rivals;
+mod snr;
 mod summary;
 mod table;
 mod texts;
@@ -57,6 +60,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Bench(arguments) if arguments.measure => measure::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Snr(arguments) => snr::run(arguments),
         Command::Recipes(arguments) => recipes::run(arguments),
         Command::Devices => devices::run(),
     }

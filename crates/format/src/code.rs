@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Mu};
-use crate::{FormatError, Grid, Minifloat, grid};
+use crate::{FormatError, Grid, Minifloat, Octaves, geometric, grid, published};
 
 /// The width of a code, 1 to 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ const NORMAL4: [f32; 16] = [
 
 /// What one code stands for. A weight is `scale * level(code)`, or `scale * (level(code) - zero)` where affine.
 ///
-/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `nf4`, `e2m1`, `e4m3`.
+/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `lns4:oct3.5`, `plog8`, `nf4`, `e2m1`, `e4m3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Integers `q = -2^(b-1) ..= 2^(b-1) - 1`, stored as `code = q + 2^(b-1)`.
@@ -83,6 +83,25 @@ pub enum Code {
         /// Curvature.
         mu: Mu,
     },
+    /// A sign and a magnitude in constant ratio: `+-2^(-range * (K - k) / (K - 1))` for `k = 1 ..= K = 2^(b-1) - 1`, and 0.
+    ///
+    /// A logarithmic number system (LNS). Stored as `code = sign << (b-1) | k`, 0 for `k = 0`; negative zero decodes to 0
+    /// and is never encoded. Needs 2 bits or more; with two the levels are -1, 0 and 1.
+    Geometric {
+        /// Width `b`.
+        bits: Bits,
+        /// From the smallest magnitude to the largest.
+        range: Octaves,
+    },
+    /// The published signed-log codec, to read and to score what others wrote: `+-log2(k) / B`, `B = b - 1`.
+    ///
+    /// Stored as `code = sign << B | k`, `k = 1 ..= 2^B - 1`; `k = 1` is 0, and so is `k = 0`, which is never encoded.
+    /// Levels are coarsest at zero, where weights are: for new files [`Code::LogSigned`] serves better at every width.
+    /// Needs 2 bits or more; with two every level is 0. Its own encoder, which is not the nearest level, is [`published`].
+    PublishedLog {
+        /// Width `b = B + 1`.
+        bits: Bits,
+    },
     /// NF4: quantiles of a standard normal, 4 bits.
     Normal4,
     /// A minifloat; negative zero decodes to 0 and is never encoded.
@@ -104,10 +123,24 @@ impl Code {
         if bits.get() >= 2 { Some(Self::LogSigned { bits, mu }) } else { None }
     }
 
+    /// The geometric code of this width, where it has 2 bits or more.
+    pub const fn geometric(bits: Bits, range: Octaves) -> Option<Self> {
+        if bits.get() >= 2 { Some(Self::Geometric { bits, range }) } else { None }
+    }
+
+    /// The published signed-log code of this width, where it has 2 bits or more.
+    pub const fn published_log(bits: Bits) -> Option<Self> {
+        if bits.get() >= 2 { Some(Self::PublishedLog { bits }) } else { None }
+    }
+
     /// Bits of one code, 1 to 16.
     pub const fn bits(self) -> u32 {
         match self {
-            Self::Int { bits } | Self::Affine { bits } | Self::LogSigned { bits, .. } => bits.get(),
+            Self::Int { bits }
+            | Self::Affine { bits }
+            | Self::LogSigned { bits, .. }
+            | Self::Geometric { bits, .. }
+            | Self::PublishedLog { bits } => bits.get(),
             Self::Normal4 => 4,
             Self::Float(float) => {
                 let (exponent, mantissa) = float.widths();
@@ -133,6 +166,8 @@ impl Code {
             Self::Int { .. } => f32::from(code) - f32::from(self.zero_code()),
             Self::Affine { .. } => f32::from(code),
             Self::LogSigned { mu, .. } => self.signed(code, |k| log::magnitude(k, self.top(), mu)),
+            Self::Geometric { range, .. } => self.signed(code, |k| geometric::magnitude(k, self.top(), range)),
+            Self::PublishedLog { bits } => self.signed(code, |k| published::magnitude(k, bits.get() - 1)),
             Self::Normal4 => NORMAL4[usize::from(code)],
             Self::Float(float) => self.signed(code, |k| float.magnitude(k)),
         }
@@ -194,12 +229,15 @@ impl Code {
     /// The largest magnitude that both signs reach: what an absmax scale divides by.
     ///
     /// `Int`: `2^(b-1) - 1`, so that `-2^(b-1)` is never needed (1 where b = 1, which has -1 and 0 only);
-    /// `Affine`: `2^b - 1`, the whole range; `LogSigned`, `Normal4`: 1; `E2M1`: 6; `E4M3`: 448.
+    /// `Affine`: `2^b - 1`, the whole range; `LogSigned`, `Geometric`, `Normal4`: 1; `PublishedLog`: `log2(2^B - 1) / B`
+    /// (1 where b = 2, which has 0 only); `E2M1`: 6; `E4M3`: 448.
     pub fn max_level(self) -> f32 {
         match self {
             Self::Int { bits } => ((1_u32 << (bits.get() - 1)) - 1).max(1) as f32,
             Self::Affine { .. } => (self.len() - 1) as f32,
-            Self::LogSigned { .. } | Self::Normal4 => 1.0,
+            Self::LogSigned { .. } | Self::Geometric { .. } | Self::Normal4 => 1.0,
+            Self::PublishedLog { bits } if bits.get() <= 2 => 1.0,
+            Self::PublishedLog { bits } => published::magnitude(self.top(), bits.get() - 1),
             Self::Float(float) => float.magnitude(float.top()),
         }
     }
@@ -209,7 +247,8 @@ impl Code {
         match self {
             Self::Int { bits } => 1 << (bits.get() - 1),
             Self::Normal4 => 7,
-            Self::Affine { .. } | Self::LogSigned { .. } | Self::Float(_) => 0,
+            Self::PublishedLog { .. } => 1,
+            Self::Affine { .. } | Self::LogSigned { .. } | Self::Geometric { .. } | Self::Float(_) => 0,
         }
     }
 
@@ -223,7 +262,11 @@ impl Code {
 
     pub(crate) fn check(self) -> Result<(), FormatError> {
         match self {
-            Self::LogSigned { bits, .. } if bits.get() < 2 => Err(FormatError::NoMagnitude { code: self }),
+            Self::LogSigned { bits, .. } | Self::Geometric { bits, .. } | Self::PublishedLog { bits }
+                if bits.get() < 2 =>
+            {
+                Err(FormatError::NoMagnitude { code: self })
+            }
             _ => Ok(()),
         }
     }
@@ -232,7 +275,9 @@ impl Code {
     pub(crate) fn ranks(self) -> usize {
         match self {
             Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => self.len(),
-            Self::LogSigned { .. } | Self::Float(_) => 2 * usize::from(self.top()) + 1,
+            Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
+                2 * self.magnitudes() + 1
+            }
         }
     }
 
@@ -240,11 +285,16 @@ impl Code {
     pub(crate) fn at_rank(self, rank: usize) -> u16 {
         match self {
             Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => rank as u16,
-            Self::LogSigned { .. } | Self::Float(_) => {
-                let top = usize::from(self.top());
-                if rank < top { self.sign() | (top - rank) as u16 } else { (rank - top) as u16 }
+            Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
+                let (top, count) = (usize::from(self.top()), self.magnitudes());
+                if rank < count { self.sign() | (top - rank) as u16 } else { self.zero_code() + (rank - count) as u16 }
             }
         }
+    }
+
+    /// The magnitudes above zero of a sign-magnitude code: `k = zero_code + 1 ..= top`.
+    fn magnitudes(self) -> usize {
+        usize::from(self.top().saturating_sub(self.zero_code()))
     }
 
     /// The largest magnitude code of a sign-magnitude code.
@@ -285,13 +335,23 @@ pub(crate) mod tests {
         Code::LogSigned { bits: Bits::new(bits).unwrap(), mu: Mu::new(mu).unwrap() }
     }
 
-    /// Every kind of code at every width, log-signed at several curvatures.
+    pub(crate) fn lns(bits: u8, octaves: f32) -> Code {
+        Code::Geometric { bits: Bits::new(bits).unwrap(), range: Octaves::new(octaves).unwrap() }
+    }
+
+    pub(crate) fn plog(bits: u8) -> Code {
+        Code::PublishedLog { bits: Bits::new(bits).unwrap() }
+    }
+
+    /// Every kind of code at every width, those with a parameter at several values of it.
     pub(crate) fn every_code() -> Vec<Code> {
         let mut codes = vec![Code::Normal4, Code::Float(Minifloat::E2M1), Code::Float(Minifloat::E4M3)];
         for bits in 1..=16 {
             codes.extend([int(bits), affine(bits)]);
             if bits > 1 {
                 codes.extend([0.5, 3.0, 255.0, 32767.5].map(|mu| slog(bits, mu)));
+                codes.extend([0.25, 3.5, 10.0, 31.75, 32.0].map(|octaves| lns(bits, octaves)));
+                codes.push(plog(bits));
             }
         }
         codes
@@ -325,6 +385,11 @@ pub(crate) mod tests {
         // (1 + 8)^(k/3): 9^(1/3) = 2.080084, 9^(2/3) = 4.326749.
         let (one, two) = (0.135_010_48, 0.415_843_58);
         assert_eq!(slog(3, 8.0).levels(), [0.0, one, two, 1.0, 0.0, -one, -two, -1.0]);
+        assert_eq!(lns(2, 4.0).levels(), [0.0, 1.0, 0.0, -1.0]);
+        assert_eq!(lns(3, 4.0).levels(), [0.0, 0.0625, 0.25, 1.0, 0.0, -0.0625, -0.25, -1.0]);
+        assert_eq!(plog(2).levels(), [0.0; 4]);
+        assert_eq!(plog(3).levels(), [0.0, 0.0, 0.5, 0.792_481_24, 0.0, 0.0, -0.5, -0.792_481_24]);
+        assert_eq!(plog(5).level(16 | 8), -0.75);
         let e2m1 = Code::Float(Minifloat::E2M1).levels();
         assert_eq!(e2m1[..8], [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
         assert_eq!(e2m1[8..], [0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]);
@@ -386,6 +451,13 @@ pub(crate) mod tests {
             (e4m3, f32::INFINITY, 0x7e),
             (e4m3, f32::NEG_INFINITY, 0xfe),
             (slog(4, 8.0), -1e-9, 0),
+            (lns(3, 4.0), 0.031_25, 0), // a tie between 0 and the smallest magnitude
+            (lns(3, 4.0), -0.032, 5),
+            (lns(3, 4.0), -9.0, 7),
+            (plog(3), 0.25, 2), // a tie: of the codes 1 and 2, the even one
+            (plog(3), -0.2, 1), // zero is k = 1, and has no sign
+            (plog(3), -9.0, 7),
+            (plog(2), 1.0, 1),
             (Code::Normal4, 0.01, 7),
             (Code::Normal4, -2.0, 0),
         ];
@@ -436,7 +508,7 @@ pub(crate) mod tests {
             let encodable = (0..code.len()).filter(|&c| encodable(code, &levels, c as u16)).count();
             assert_eq!(ranked.len(), encodable, "{code}");
             let largest = levels.iter().copied().fold(0.0, f32::max);
-            if code != int(1) {
+            if code != int(1) && code != plog(2) {
                 assert_eq!(code.max_level(), largest, "{code}");
             }
             let grid = code.grid();
@@ -462,7 +534,12 @@ pub(crate) mod tests {
         assert_eq!(Code::log_signed(Bits::new(1).unwrap(), Mu::DEFAULT), None);
         assert_eq!(slog(1, 3.0).levels(), [0.0, 0.0]);
         assert_eq!(slog(1, 3.0).nearest(5.0), 0);
-        assert_eq!(slog(1, 3.0).check(), Err(FormatError::NoMagnitude { code: slog(1, 3.0) }));
+        for code in [slog(1, 3.0), lns(1, 3.0), plog(1)] {
+            assert_eq!(code.levels(), [0.0, 0.0]);
+            assert_eq!(code.check(), Err(FormatError::NoMagnitude { code }));
+        }
+        let one = Bits::new(1).unwrap();
+        assert_eq!((Code::geometric(one, Octaves::new(4.0).unwrap()), Code::published_log(one)), (None, None));
     }
 
     /// Numbers around the levels of a code: on them, half-way between, one ulp beside, and anywhere.

@@ -15,11 +15,19 @@ pub enum FormatError {
         /// The `[out, in]` given.
         shape: [usize; 2],
     },
-    /// A log-signed code of one bit: the sign alone, with no magnitude.
-    #[error("code {code} has no levels but zero: a log-signed code needs at least 2 bits")]
+    /// A code of one bit that keeps a sign and a magnitude: the sign alone.
+    #[error("code {code} has no levels but zero: a sign and a magnitude need at least 2 bits")]
     NoMagnitude {
         /// The code given.
         code: Code,
+    },
+    /// A weight that a code without a scale cannot hold.
+    #[error("weights[{index}]: {value} is outside [-1, 1]; divide the weights by their largest magnitude first")]
+    OutsideUnit {
+        /// Flat index of the weight.
+        index: usize,
+        /// The weight given.
+        value: f32,
     },
     /// A part does not have as many elements as scheme and shape ask for.
     #[error("{part}: expected {expected} elements, found {found}")]

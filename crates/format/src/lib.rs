@@ -9,7 +9,7 @@
 //!
 //! | choice | question | values |
 //! | --- | --- | --- |
-//! | [`Code`] | what number does a code stand for? | `int4` `uint4` `slog5:mu8` `nf4` `e2m1` `e4m3`, 1 to 16 bits |
+//! | [`Code`] | what number does a code stand for? | `int4` `uint4` `slog5:mu8` `lns4:oct3.5` `nf4` `e2m1` `e4m3` ..., 1 to 16 bits |
 //! | [`Group`] | which weights share a scale? | `tensor`, `row`, or any number of columns of a row: `128` |
 //! | [`Scale`] | how is the scale itself kept? | `f32` `f16` `bf16`, or coded in turn: `int8/16:f32` |
 //!
@@ -69,9 +69,11 @@ pub mod bits;
 mod code;
 mod error;
 mod float;
+mod geometric;
 mod grid;
 mod log;
 mod packed;
+pub mod published;
 mod scheme;
 mod spelling;
 pub mod tiles;
@@ -79,6 +81,7 @@ pub mod tiles;
 pub use code::{Bits, Code};
 pub use error::FormatError;
 pub use float::Minifloat;
+pub use geometric::Octaves;
 pub use grid::Grid;
 pub use log::Mu;
 pub use packed::{Packed, Parts, Scales};

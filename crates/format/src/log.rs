@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn levels_rise_from_0_to_1_and_steps_grow(halves in 1_u16..=u16::MAX, bits in 2_u32..=12) {
+        fn levels_rise_from_0_to_1_and_steps_grow(halves in 1_u16..=u16::MAX, bits in 2_u32..=16) {
             let (mu, top) = (Mu(halves), (1 << (bits - 1)) - 1);
             let levels: Vec<f32> = (0..=top).map(|k| magnitude(k, top, mu)).collect();
             prop_assert_eq!(levels[0], 0.0);
@@ -157,12 +157,28 @@ mod tests {
 
         /// Theory note, section 3, test 4: half of the widest step bounds the error.
         #[test]
-        fn the_widest_step_has_the_stated_bound(halves in 1_u16..2000, bits in 3_u32..=10) {
+        fn the_widest_step_has_the_stated_bound(halves in 1_u16..2000, bits in 2_u32..=16) {
             let (mu, top) = (Mu(halves), (1_u16 << (bits - 1)) - 1);
             let m = f64::from(mu.get());
             let half = f64::from(1.0 - magnitude(top - 1, top, mu)) / 2.0;
             let bound = (1.0 + m).ln() / m * (1.0 + m) / 2.0 / f64::from(top);
             prop_assert!(half <= bound * (1.0 + 1e-4), "{half} > {bound}");
+        }
+
+        /// The same test for what goes through the code, at every width: exact zero, odd, monotone, the error bounded.
+        #[test]
+        fn a_round_trip_is_odd_monotone_and_bounded(
+            halves in 1_u16..=u16::MAX, bits in 2_u8..=16, a in -1.0_f32..=1.0, b in -1.0_f32..=1.0,
+        ) {
+            let code = Code::log_signed(Bits::new(bits).unwrap(), Mu(halves)).unwrap();
+            let through = |w: f32| code.level(code.nearest(w));
+            prop_assert_eq!((through(0.0), code.nearest(0.0)), (0.0, 0));
+            prop_assert_eq!(through(-a), if through(a) == 0.0 { 0.0 } else { -through(a) });
+            prop_assert!(through(a.min(b)) <= through(a.max(b)));
+            let (m, top) = (f64::from(halves) / 2.0, f64::from((1_u32 << (bits - 1)) - 1));
+            let bound = (1.0 + m).ln() / m * (1.0 + m) / 2.0 / top;
+            let error = (f64::from(through(a)) - f64::from(a)).abs();
+            prop_assert!(error <= bound + 2.0_f64.powi(-24), "{code} at {a}: {error} > {bound}");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Scale, Scheme};
+use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Scale, Scheme};
 
-const CODE: &str =
-    "int1..int16, uint1..uint16, slog2..slog16 (with :mu8 or another multiple of 0.5), nf4, e2m1 or e4m3";
+const CODE: &str = "int1..int16, uint1..uint16, slog2..slog16 (with :mu8 or another multiple of 0.5), \
+     lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, e2m1 or e4m3";
 const GROUP: &str = "tensor, row or a number of columns from 1 such as 128";
 const FLOAT: &str = "f32, f16 or bf16";
 const SCALE: &str = "f32, f16, bf16 or nested code/group:float such as e4m3/16:f32";
@@ -32,6 +32,8 @@ impl fmt::Display for Code {
             Self::Int { bits } => write!(f, "int{}", bits.get()),
             Self::Affine { bits } => write!(f, "uint{}", bits.get()),
             Self::LogSigned { bits, mu } => write!(f, "slog{}:mu{}", bits.get(), mu.get()),
+            Self::Geometric { bits, range } => write!(f, "lns{}:oct{}", bits.get(), range.get()),
+            Self::PublishedLog { bits } => write!(f, "plog{}", bits.get()),
             Self::Normal4 => f.write_str("nf4"),
             Self::Float(Minifloat::E2M1) => f.write_str("e2m1"),
             Self::Float(Minifloat::E4M3) => f.write_str("e4m3"),
@@ -44,20 +46,26 @@ impl FromStr for Code {
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let bits = |text: &str| digits(text).and_then(Bits::new);
+        // A digit first: `f32::from_str` also takes signs and "inf", which are not how a parameter is spelled.
+        let parameter = |text: &str| -> Option<f32> {
+            if text.starts_with(|c: char| c.is_ascii_digit()) { text.parse().ok() } else { None }
+        };
         let code = if let Some(width) = text.strip_prefix("uint") {
             bits(width).map(|bits| Self::Affine { bits })
         } else if let Some(width) = text.strip_prefix("int") {
             bits(width).map(|bits| Self::Int { bits })
         } else if let Some(rest) = text.strip_prefix("slog") {
             let (width, mu) = match rest.split_once(":mu") {
-                // A digit first: `f32::from_str` would take "inf" and signs, which Mu refuses, but also "+8".
-                Some((width, mu)) if mu.starts_with(|c: char| c.is_ascii_digit()) => {
-                    (width, mu.parse().ok().and_then(Mu::new))
-                }
-                Some((width, _)) => (width, None),
+                Some((width, mu)) => (width, parameter(mu).and_then(Mu::new)),
                 None => (rest, Some(Mu::DEFAULT)),
             };
             bits(width).zip(mu).and_then(|(bits, mu)| Self::log_signed(bits, mu))
+        } else if let Some(rest) = text.strip_prefix("lns") {
+            let parts = rest.split_once(":oct");
+            let parts = parts.and_then(|(width, range)| bits(width).zip(parameter(range).and_then(Octaves::new)));
+            parts.and_then(|(bits, range)| Self::geometric(bits, range))
+        } else if let Some(width) = text.strip_prefix("plog") {
+            bits(width).and_then(Self::published_log)
         } else {
             match text {
                 "nf4" => Some(Self::Normal4),
@@ -248,6 +256,8 @@ mod tests {
             "nf4/64/int8/256:f32",
             "e2m1/16/e4m3/tensor:f32",
             "int4/32/slog8:mu255/row:f16",
+            "lns4:oct3.5/128/f16",
+            "plog16/tensor/f32",
         ] {
             assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);
         }
@@ -270,6 +280,16 @@ mod tests {
             "slog5:mu+8",
             "slog5:muinf",
             "slog5:8",
+            "lns4",
+            "lns4:oct",
+            "lns4:oct0",
+            "lns4:oct3.3",
+            "lns4:oct+3",
+            "lns4:oct33",
+            "lns1:oct3",
+            "plog1",
+            "plog17",
+            "plog8:mu3",
             "e5m2",
             "fp4",
             "int4 ",
@@ -309,6 +329,8 @@ mod tests {
         }
         assert_eq!(serde_json::to_string(&Bits::new(5).unwrap()).unwrap(), "5");
         assert_eq!(serde_json::from_str::<Mu>("0.5").unwrap().get(), 0.5);
+        assert_eq!(serde_json::from_str::<Octaves>("3.25").unwrap().get(), 3.25);
+        assert!(serde_json::from_str::<Octaves>("3.3").is_err());
         assert!(serde_json::from_str::<Bits>("17").is_err() && serde_json::from_str::<Mu>("0.3").is_err());
     }
 

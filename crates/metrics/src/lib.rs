@@ -2,6 +2,8 @@
 //!
 //! - [`Distortion`]: two tensors, as a relative error and a signal-to-noise ratio ([`relative_error`], [`snr_db`]).
 //! - Two models, by their logits on the same tokens: [`nll`], [`kl_per_token`], [`agreement`].
+//! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
+//!   could do on a known [`Source`].
 //! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval.
 //!
 //! Nothing here knows of models or of quantization; every function is tested against a closed form.
@@ -24,8 +26,12 @@
 mod distortion;
 mod divergence;
 mod host;
+mod sorted;
+mod source;
 mod summary;
 
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{agreement, kl_per_token, nll};
+pub use sorted::{Sorted, Steps, Tally};
+pub use source::{Source, shannon_db};
 pub use summary::{Bootstrap, Interval, Summary, Total};
