@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use quench_format::FormatError;
 use safetensors::Dtype;
 
+use crate::lsq::LsqError;
+
 /// A checkpoint that cannot be read or written; every variant names the file, and the tensor where there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,7 +35,7 @@ pub enum CheckpointError {
 
     /// The folder has no weights in a layout known here.
     #[error(
-        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards",
+        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards, or model.lsq",
         folder.display()
     )]
     NoCheckpoint {
@@ -249,6 +251,22 @@ pub enum CheckpointError {
         file: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+
+    /// An `.lsq` file is refused.
+    #[error("cannot read `{}`: {source}", file.display())]
+    Lsq {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: LsqError,
+    },
+
+    /// Somebody asked to stop while a checkpoint was written.
+    #[error("writing `{}` was stopped; nothing half-written was left under that name", file.display())]
+    Stopped {
+        /// The file or folder under its final name.
+        file: PathBuf,
     },
 
     /// The parts of a packed matrix do not fit together.

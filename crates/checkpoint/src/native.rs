@@ -47,16 +47,20 @@ pub(crate) enum Piece {
 }
 
 impl Piece {
-    /// The tensor's full name.
-    pub fn name(self, layer: &str) -> String {
-        let suffix = match self {
+    /// The last word of the tensor's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
             Self::Codes => "qweight",
             Self::Scales => "scales",
             Self::OuterScales => "outer_scales",
             Self::Zeros => "qzeros",
             Self::Order => "order",
-        };
-        format!("{layer}.{suffix}")
+        }
+    }
+
+    /// The tensor's full name.
+    pub fn name(self, layer: &str) -> String {
+        format!("{layer}.{}", self.suffix())
     }
 
     /// The tensor's bytes; empty if the matrix has no such part.
