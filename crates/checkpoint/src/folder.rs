@@ -134,6 +134,11 @@ impl Folder {
         self.files.iter().map(|file| &*file.path)
     }
 
+    /// Whether the tensors lie in an `.lsq` file.
+    pub fn is_lsq(&self) -> bool {
+        self.files.iter().any(|file| file.lsq)
+    }
+
     /// Bytes that a tensor takes in its file, which an `.lsq` file packs tighter than its type and shape say; `None` if there
     /// is no such tensor.
     pub fn stored_bytes(&self, name: &str) -> Option<u64> {

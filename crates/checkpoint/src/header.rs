@@ -35,6 +35,8 @@ pub(crate) const METADATA_KEY: &str = "__metadata__";
 pub(crate) struct Header {
     pub path: Arc<Path>,
     pub file: File,
+    /// An `.lsq` file, else safetensors.
+    pub lsq: bool,
     pub tensors: BTreeMap<String, Range>,
     pub metadata: BTreeMap<String, String>,
     pub manifest: Manifest,
@@ -94,7 +96,7 @@ impl Header {
             let reason = format!("it has a checksum for tensor `{name}`, which the file does not hold");
             return Err(CheckpointError::Manifest { file: path, reason });
         }
-        Ok(Self { path: path.into(), file, tensors, metadata, manifest })
+        Ok(Self { path: path.into(), file, lsq: false, tensors, metadata, manifest })
     }
 }
 

@@ -142,6 +142,15 @@ pub fn is_packed(source: &dyn Source, layer: &str) -> bool {
     source.manifest().layers.contains_key(layer)
 }
 
+/// The names of the tensors that spell a packed layer; `None` if the checkpoint does not hold it packed in this dialect.
+///
+/// Errors: as [`read`], as far as headers tell.
+pub fn names(source: &dyn Source, layer: &str) -> Result<Option<Vec<String>>, CheckpointError> {
+    let Some(coded) = source.manifest().layers.get(layer) else { return Ok(None) };
+    let pieces = check(source, layer, coded)?;
+    Ok(Some(pieces.into_iter().map(|(piece, _)| piece.name(layer)).collect()))
+}
+
 /// Reads a packed layer; `None` if the checkpoint does not hold it packed in this dialect.
 ///
 /// Errors, each with the tensor's name: a tensor missing, of the wrong type or shape, damaged (by its checksum) or without

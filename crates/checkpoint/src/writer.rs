@@ -326,7 +326,7 @@ fn write_shard(
     let mut shard = Shard::start(file, target.clone(), slots.collect(), layers.collect(), metadata)?;
     for unit in units {
         unit.announce(&target, observe)?;
-        unit.produce(&mut |slot, bytes| shard.write(slot, bytes))?;
+        unit.produce(|slot, bytes| shard.write(slot, bytes))?;
     }
     shard.seal()
 }
@@ -343,7 +343,7 @@ fn write_lsq(
     let mut shard = LsqShard::start(file, target.clone(), laid, metadata)?;
     for unit in units {
         unit.announce(&target, observe)?;
-        unit.produce(&mut |slot, bytes| shard.write(slot, bytes))?;
+        unit.produce(|slot, bytes| shard.write(slot, bytes))?;
     }
     shard.seal()
 }
@@ -365,7 +365,7 @@ impl Unit<'_> {
     /// Hands each tensor's bytes to `write`, one tensor or packed layer in memory at a time.
     fn produce(
         self,
-        write: &mut dyn FnMut(&Slot, &[u8]) -> Result<(), CheckpointError>,
+        mut write: impl FnMut(&Slot, &[u8]) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let slots = &self.slots;
         match self.fill {

@@ -120,7 +120,7 @@ pub(crate) fn read(path: &Path, mut file: File, found: u64) -> Result<Header, Ch
     check_length(path, end, found)?;
     let Parts { mut tensors, manifest } = parts;
     tensors.values_mut().for_each(|range| range.begin += data);
-    Ok(Header { path: path.into(), file, tensors, metadata: spelled.metadata, manifest })
+    Ok(Header { path: path.into(), file, lsq: true, tensors, metadata: spelled.metadata, manifest })
 }
 
 /// What was found so far, its ranges counted from the start of the data.
