@@ -341,6 +341,22 @@ fn a_model_is_converted_there_and_back_and_means_the_same() {
 }
 
 #[test]
+fn the_tensors_of_a_pytorch_file_are_taken_and_nothing_else() {
+    let bench = Bench::new();
+    let fixture = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/checkpoint/fixtures").join(name);
+        fs::copy(file, bench.at(name)).unwrap();
+    };
+    ["nested.th", "object.pth"].map(fixture);
+    bench.run(&["convert", "nested.th", "m.lsq", "--to", "lsq"]).succeeds();
+    let inspected = bench.run(&["inspect", "m.lsq"]).succeeds().out;
+    assert!(inspected.contains("fc.weight") && inspected.contains("f16"), "{inspected}");
+    let ended = bench.run(&["convert", "object.pth", "n.lsq", "--to", "lsq"]);
+    ended.refuses(&["object.pth", "`hook`", "system"]).unwrap();
+    assert!(!bench.at("n.lsq").exists());
+}
+
+#[test]
 fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
     let bench = Bench::new();
     bench.run(&["convert", "model", "m.lsq", "--to", "lsq"]).succeeds();

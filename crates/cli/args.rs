@@ -241,10 +241,12 @@ Examples:
       Packed layers decoded to dense f32, for programs that know no packed ones.
   quench convert resnet.safetensors resnet.lsq --to lsq
       One file into one file.
+  quench convert resnet20.th resnet20.safetensors --to safetensors
+      The tensors of a PyTorch file; nothing else in it is read, and nothing is run.
 
 {CODES}"))]
 pub struct Convert {
-    /// Folder of a checkpoint, one safetensors or .lsq file, or `spark`
+    /// Folder of a checkpoint, one safetensors, .lsq or PyTorch file (.pth, .th, .pt, .bin), or `spark`
     #[arg(value_name = "IN", value_hint = ValueHint::AnyPath)]
     pub input: PathBuf,
 

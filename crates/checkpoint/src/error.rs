@@ -45,7 +45,7 @@ pub enum CheckpointError {
 
     /// The folder has pickled weights only, which are programs and are not run here.
     #[error(
-        "`{}` is a pickled checkpoint, which Quench does not read: save the model as safetensors (in Python, `model.save_pretrained(folder)`) and try again",
+        "`{}` is a pickled checkpoint, which is no model folder's: convert it (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
         file.display()
     )]
     Pickled {
@@ -250,6 +250,15 @@ pub enum CheckpointError {
         /// The file read.
         file: PathBuf,
         /// What is wrong.
+        reason: String,
+    },
+
+    /// A PyTorch file is refused; nothing in it was run.
+    #[error("`{}` is not a PyTorch file of tensors: {reason}; save its `state_dict()` alone", file.display())]
+    Pickle {
+        /// The file.
+        file: PathBuf,
+        /// What was found instead.
         reason: String,
     },
 

@@ -139,13 +139,6 @@ impl Folder {
         self.files.iter().any(|file| file.lsq)
     }
 
-    /// Bytes that a tensor takes in its file, which an `.lsq` file packs tighter than its type and shape say; `None` if there
-    /// is no such tensor.
-    pub fn stored_bytes(&self, name: &str) -> Option<u64> {
-        let (file, _) = self.tensors.get(name)?;
-        Some(self.files[*file].tensors[name].len)
-    }
-
     /// Reads every tensor once, so that each checksum on record is checked.
     ///
     /// Errors: [`CheckpointError::Damaged`] for the first that is not right.
@@ -202,6 +195,11 @@ impl Source for Folder {
                 Err(CheckpointError::Lsq { file: path.to_path_buf(), source })
             }
         }
+    }
+
+    fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let (file, _) = self.tensors.get(name)?;
+        Some(self.files[*file].tensors[name].len)
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {

@@ -3,6 +3,7 @@
 //! | question | answer |
 //! | --- | --- |
 //! | what is in this folder? | [`Folder`], a [`Source`]: one file or shards, headers only until a tensor is asked for |
+//! | and in a PyTorch file? | [`Pytorch`], a [`Source`] that runs no pickle; [`open`] takes whatever a path is |
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
@@ -57,6 +58,7 @@ mod index;
 pub mod lsq;
 mod manifest;
 pub mod native;
+mod pytorch;
 mod shard;
 mod source;
 mod staging;
@@ -67,6 +69,7 @@ pub use file::{AtomicFile, write_atomically};
 pub use folder::Folder;
 pub use index::{INDEX, WEIGHTS};
 pub use manifest::{FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
+pub use pytorch::{Pytorch, open};
 pub use safetensors::Dtype;
 pub use source::{Source, TensorInfo, TensorView};
 pub use staging::Staging;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use quench_checkpoint::lsq::LSQ_WEIGHTS;
-use quench_checkpoint::{CheckpointError, Dtype, Folder, Source, Staging, Writer, Written, native, write_atomically};
+use quench_checkpoint::{CheckpointError, Dtype, Source, Staging, Writer, Written, native, open, write_atomically};
 use serde::Serialize;
 
 use crate::job::MAX_SHARD_BYTES;
@@ -57,7 +57,7 @@ impl FromStr for Container {
 /// A checkpoint to be written again in another container.
 #[derive(Clone, Debug)]
 pub struct Conversion {
-    /// A folder, or a `.safetensors` or `.lsq` file.
+    /// A folder, a `.safetensors` or `.lsq` file, or a PyTorch file of tensors.
     pub from: PathBuf,
     /// A file if its name ends in `.lsq` or `.safetensors`, else a folder, to which the files beside the weights go too.
     pub to: PathBuf,
@@ -91,15 +91,16 @@ impl Conversion {
     /// Whatever is wrong with the checkpoint; an output that exists, unless forced, or is the input, or has the name of
     /// another container; [`CheckpointError::Stopped`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Converted, JobError> {
-        let source = Folder::open(&self.from)?;
+        let source = open(&self.from)?;
+        let source = source.as_ref();
         if let (Ok(from), Ok(to)) = (self.from.canonicalize(), self.to.canonicalize())
             && from == to
         {
             return Err(JobError::OutputIsInput { path: self.to.clone() });
         }
         match self.is_file()? {
-            true => self.write_file(&source, observe),
-            false => self.write_folder(&source, observe),
+            true => self.write_file(source, observe),
+            false => self.write_folder(source, observe),
         }
     }
 
@@ -116,7 +117,7 @@ impl Conversion {
         }
     }
 
-    fn write_file(&self, source: &Folder, observe: Observe<'_>) -> Result<Converted, JobError> {
+    fn write_file(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
         if self.to.exists() && self.overwrite == Overwrite::Refuse {
             return Err(JobError::OutputExists { path: self.to.clone() });
         }
@@ -127,7 +128,7 @@ impl Conversion {
         self.write(source, writer, observe)
     }
 
-    fn write_folder(&self, source: &Folder, observe: Observe<'_>) -> Result<Converted, JobError> {
+    fn write_folder(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
         let staging = Staging::create(&self.to, self.overwrite == Overwrite::Force);
         let staging = staging.map_err(|error| match error {
             CheckpointError::Interrupted { folder } => JobError::Leftover { path: folder },
@@ -148,7 +149,7 @@ impl Conversion {
 
     fn write<'a>(
         &self,
-        source: &'a Folder,
+        source: &'a dyn Source,
         mut writer: Writer<'a>,
         observe: Observe<'_>,
     ) -> Result<Converted, JobError> {
@@ -257,7 +258,7 @@ fn unmarked(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// A packed layer as little-endian f32.
-fn decode(source: &Folder, layer: &str) -> Result<Vec<u8>, CheckpointError> {
+fn decode(source: &dyn Source, layer: &str) -> Result<Vec<u8>, CheckpointError> {
     match native::read(source, layer)? {
         Some(packed) => Ok(packed.decode().into_iter().flat_map(f32::to_le_bytes).collect()),
         None => Err(CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: layer.to_owned() }),
