@@ -347,7 +347,12 @@ fn the_tensors_of_a_pytorch_file_are_taken_and_nothing_else() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/checkpoint/fixtures").join(name);
         fs::copy(file, bench.at(name)).unwrap();
     };
-    ["nested.th", "object.pth"].map(fixture);
+    fixture("nested.th");
+    fixture("object.pth");
+    if cfg!(not(feature = "pytorch")) {
+        bench.run(&["convert", "nested.th", "m.lsq", "--to", "lsq"]).refuses(&["nested.th", "`pytorch`"]).unwrap();
+        return;
+    }
     bench.run(&["convert", "nested.th", "m.lsq", "--to", "lsq"]).succeeds();
     let inspected = bench.run(&["inspect", "m.lsq"]).succeeds().out;
     assert!(inspected.contains("fc.weight") && inspected.contains("f16"), "{inspected}");

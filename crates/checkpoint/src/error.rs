@@ -45,7 +45,7 @@ pub enum CheckpointError {
 
     /// The folder has pickled weights only, which are programs and are not run here.
     #[error(
-        "`{}` is a pickled checkpoint, which is no model folder's: convert it (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
+        "`{}` is a pickled checkpoint, which this build of Quench does not read here: convert it with a build that has the feature `pytorch` (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
         file.display()
     )]
     Pickled {

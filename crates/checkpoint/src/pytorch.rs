@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use pytorch_reader::{DType, PickleValue, PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
 
+use crate::CheckpointError;
 use crate::source::{Source, TensorInfo, TensorView};
-use crate::{CheckpointError, Folder};
 
 /// Where training scripts keep the weights if other things lie beside them.
 const KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -21,9 +21,6 @@ const PARALLEL: &str = "module.";
 
 /// The type of a tensor in a pickle.
 const TENSOR: &str = "torch.Tensor";
-
-/// The endings of pickled checkpoints.
-const ENDINGS: [&str; 4] = ["pth", "th", "pt", "bin"];
 
 /// An open PyTorch file. Its tensors are read when they are asked for.
 ///
@@ -113,18 +110,6 @@ impl Source for Pytorch {
     }
 }
 
-/// Opens whatever `path` is: a PyTorch file by its ending (`.pth`, `.th`, `.pt`, `.bin`), else as [`Folder::open`].
-///
-/// Errors: as [`Pytorch::open`] and [`Folder::open`].
-pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Source>, CheckpointError> {
-    let path = path.as_ref();
-    let ending = path.extension().and_then(|ending| ending.to_str());
-    match ending.is_some_and(|ending| ENDINGS.contains(&ending)) && path.is_file() {
-        true => Ok(Box::new(Pytorch::open(path)?)),
-        false => Ok(Box::new(Folder::open(path)?)),
-    }
-}
-
 /// Where the first object is that is neither a tensor nor plain data, and its type; by name, so that it is the same one in
 /// every run.
 fn object(value: &PickleValue, place: &str) -> Option<(String, String)> {
@@ -176,6 +161,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::open;
 
     /// The files of `fixtures/pickles.py`, which says what is in them.
     fn fixture(name: &str) -> PathBuf {
