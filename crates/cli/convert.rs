@@ -1,6 +1,6 @@
 //! `quench convert`: the same model in another container.
 
-use quench::job::{Container, Conversion, Converted, JobError, Overwrite, Step};
+use quench::job::{Conversion, Converted, JobError, Overwrite, Step};
 
 use crate::args::Convert;
 use crate::failure::Outcome;
@@ -17,7 +17,7 @@ pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
     let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite };
     interrupt::install("nothing is left behind")?;
     let converted = carry_out(&conversion, arguments.quiet)?;
-    table::print(&text(&converted, arguments.to))?;
+    table::print(&text(&converted, arguments))?;
     if let Some(json) = json {
         json.write(&converted)?;
     }
@@ -38,8 +38,8 @@ fn carry_out(conversion: &Conversion, quiet: bool) -> Result<Converted, JobError
     Ok(converted)
 }
 
-fn text(converted: &Converted, container: Container) -> String {
-    let Converted { output, bytes_before, bytes: after, packed, decoded, dense } = converted;
+fn text(converted: &Converted, arguments: &Convert) -> String {
+    let Converted { bytes_before, bytes: after, packed, decoded, dense, .. } = converted;
     let mut lines = vec![["size".to_owned(), format!("{} -> {}", bytes(*bytes_before), bytes(*after))]];
     if *packed > 0 {
         lines.push(["packed".to_owned(), format!("{}, bit for bit", count(*packed, "layer"))]);
@@ -49,6 +49,6 @@ fn text(converted: &Converted, container: Container) -> String {
         lines.push(["decoded".to_owned(), what]);
     }
     lines.push(["dense".to_owned(), format!("{}, unchanged", count(*dense, "tensor"))]);
-    let folder = output.display();
-    format!("{}\nsaved as {container} in {folder}\n  quench inspect {folder}\n", table::aligned(&lines))
+    let (container, output) = (arguments.to, arguments.output.display());
+    format!("{}\nsaved as {container} in {output}\n  quench inspect {output}\n", table::aligned(&lines))
 }

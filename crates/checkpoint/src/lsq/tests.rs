@@ -94,6 +94,33 @@ fn a_thousand_codes_of_five_bits_are_625_bytes_of_the_file() {
 }
 
 #[test]
+fn the_example_of_the_documentation_is_these_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.lsq");
+    let scheme = "int5/row/f32".parse().unwrap();
+    let scales = Scales::Float(vec![1.0]);
+    let matrix = quench_format::Packed::from_codes(scheme, [1, 3], &[16, 7, 10], scales, None, None).unwrap();
+    let mut writer = Writer::lsq(&file);
+    writer.packed("l", matrix).unwrap();
+    writer.metadata("format", "pt");
+    writer.finish().unwrap();
+    let data = [0x81, 0xd4, 0x00, 0x00, 0x80, 0x3f];
+    let (codes, scales) = (Sha256Sum::of(&data[..2]), Sha256Sum::of(&data[2..]));
+    let json = [
+        r#"{"metadata":{"format":"pt"},"tensors":[],"layers":[{"name":"l","scheme":"int5/row/f32","shape":[1,3],"parts":["#,
+        &format!(r#"{{"part":"qweight","bytes":[0,2],"sha256":"{codes}"}},"#),
+        &format!(r#"{{"part":"scales","bytes":[2,6],"sha256":"{scales}"}}]}}]}}"#),
+    ]
+    .concat();
+    let mut expected = vec![0x89, 0x4c, 0x53, 0x51, 0x0d, 0x0a, 0x1a, 0x0a, 1, 0, 0, 0, 0, 0, 0, 0];
+    expected.extend((json.len() as u64).to_le_bytes());
+    expected.extend(Sha256Sum::of(json.as_bytes()).bytes());
+    expected.extend(json.bytes());
+    expected.extend(data);
+    assert_eq!(fs::read(&file).unwrap(), expected);
+}
+
+#[test]
 fn whatever_is_no_packed_layer_passes_through_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to, back) = (folder.path().join("a.safetensors"), folder.path().join("b.lsq"), folder.path().join("c"));
