@@ -62,10 +62,15 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
     // A ledger that does not parse is one of another version; the table does without.
     let ledger: Ledger = metadata.get(LEDGER).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let layers = &source.manifest().layers;
+    // A bias beside a packed layer has a name like its parts, and is none of them.
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    for layer in layers.keys() {
+        owners.extend(native::names(&source, layer)?.into_iter().flatten().map(|part| (part, layer.as_str())));
+    }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for name in source.names() {
         let Some(info) = source.info(name) else { continue };
-        let owner = name.rsplit_once('.').map(|(layer, _)| layer).filter(|layer| native::is_packed(&source, layer));
+        let owner = owners.get(name).copied();
         let bytes = source.stored_bytes(name).unwrap_or(0);
         match owner.and_then(|layer| layers.get(layer).map(|coded| (layer, coded))) {
             Some((layer, coded)) => {
