@@ -34,7 +34,7 @@ const WITHOUT_BURN: [&str; 2] = ["format", "checkpoint"];
 const CLI_ONLY: [&str; 6] = ["anyhow", "clap", "comfy-table", "ctrlc", "indicatif", "plotters"];
 
 /// What lies at the top of the repository, beside dot files and `Cargo.lock`.
-const TOP: [&str; 10] = [
+const TOP: [&str; 11] = [
     "Cargo.toml",
     "LICENSE-APACHE",
     "LICENSE-MIT",
@@ -44,6 +44,7 @@ const TOP: [&str; 10] = [
     "crates",
     "docs",
     "examples",
+    "fuzz",
     "tests",
 ];
 

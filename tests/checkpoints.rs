@@ -112,3 +112,23 @@ fn other_programs_checkpoints_are_read_byte_for_byte() {
         }
     }
 }
+
+#[test]
+fn inspection_counts_the_bytes_of_the_file_and_a_bias_apart_from_its_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (scheme, scales) = ("int5/row/f32".parse().unwrap(), Scales::Float(vec![1.0; 10]));
+    let packed = Packed::from_codes(scheme, [10, 100], &[3; 1000], scales, None, None).unwrap();
+    // Codes and scales: in words, 16 to a row, and packed to the last bit.
+    for (name, dialect, bytes) in [("m.safetensors", "quench", 640 + 40), ("m.lsq", "lsq", 625 + 40)] {
+        let file = folder.path().join(name);
+        let mut writer = if dialect == "lsq" { Writer::lsq(&file) } else { Writer::safetensors(&file) };
+        writer.packed("l", packed.clone()).unwrap();
+        writer.add("l.bias", Dtype::F32, [10], vec![0; 40]).unwrap();
+        writer.finish().unwrap();
+        let found = quench::job::inspect(&file).unwrap();
+        assert_eq!((found.dialect, found.bytes), (dialect, bytes + 40));
+        let rows: Vec<_> = found.rows.iter().map(|row| (row.layer.as_str(), row.bytes, row.packed)).collect();
+        assert_eq!(rows, [("l", bytes, true), ("l.bias", 40, false)]);
+        assert_eq!(found.bits_per_weight, Some(8.0 * bytes as f64 / 1000.0));
+    }
+}

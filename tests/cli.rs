@@ -301,6 +301,101 @@ fn a_measurement_ends_with_whoever_asked_for_it() {
 }
 
 #[test]
+fn a_model_is_converted_there_and_back_and_means_the_same() {
+    let bench = Bench::new();
+    bench.write("recipe.toml", RECIPE.replace("int4", "slog5:mu8"));
+    bench.quantize(&TEXTS).succeeds();
+    let convert = |from, to, container| bench.run(&["convert", from, to, "--to", container]);
+    let lsq = convert("out", "lsq", "lsq").succeeds().out;
+    for word in ["14 layers, bit for bit", "unchanged", "saved as lsq", "quench inspect"] {
+        assert!(lsq.contains(word), "{word}:\n{lsq}");
+    }
+    convert("lsq", "back", "quench").succeeds();
+    let dense = convert("lsq", "dense", "safetensors").succeeds().out;
+    assert!(dense.contains("14 layers to dense f32"), "{dense}");
+
+    // The way back is exact: weights, and every file beside them.
+    assert!(listing(&bench.at("out")).values().eq(listing(&bench.at("back")).values()));
+    let marked = |folder: &str| fs::read_to_string(bench.at(folder).join("config.json")).unwrap().contains("quench");
+    assert!(marked("lsq") && !marked("dense"));
+    let inspected = bench.run(&["inspect", "lsq/model.lsq"]).succeeds().out;
+    for word in ["lsq", "slog5:mu8/16/f16", "model.layers.*.mlp.down_proj"] {
+        assert!(inspected.contains(word), "{word}:\n{inspected}");
+    }
+    // It is a model like any other, and decoded it is the same one.
+    let generate = |folder| {
+        let words = ["--prompt", "the", "-n", "8", "--temperature", "0", "--device", "flex", "--activations", "f32"];
+        bench.run(&[&["generate", folder][..], &words].concat()).succeeds().out
+    };
+    assert_eq!(generate("lsq"), generate("out"));
+    let scored = bench
+        .run(&["eval", "lsq", "--against", "dense", "--text", "evaluation.txt", "--length", "32", "--device", "flex"])
+        .succeeds()
+        .out;
+    assert!(scored.contains("100.0"), "{scored}");
+
+    // One file into one file.
+    convert("lsq/model.lsq", "m.safetensors", "quench").succeeds();
+    convert("m.safetensors", "m.lsq", "lsq").succeeds();
+    assert_eq!(fs::read(bench.at("m.lsq")).unwrap(), fs::read(bench.at("lsq/model.lsq")).unwrap());
+}
+
+#[test]
+fn the_tensors_of_a_pytorch_file_are_taken_and_nothing_else() {
+    let bench = Bench::new();
+    let fixture = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/checkpoint/fixtures").join(name);
+        fs::copy(file, bench.at(name)).unwrap();
+    };
+    fixture("nested.th");
+    fixture("object.pth");
+    if cfg!(not(feature = "pytorch")) {
+        bench.run(&["convert", "nested.th", "m.lsq", "--to", "lsq"]).refuses(&["nested.th", "`pytorch`"]).unwrap();
+        return;
+    }
+    bench.run(&["convert", "nested.th", "m.lsq", "--to", "lsq"]).succeeds();
+    let inspected = bench.run(&["inspect", "m.lsq"]).succeeds().out;
+    assert!(inspected.contains("fc.weight") && inspected.contains("f16"), "{inspected}");
+    let ended = bench.run(&["convert", "object.pth", "n.lsq", "--to", "lsq"]);
+    ended.refuses(&["object.pth", "`hook`", "system"]).unwrap();
+    assert!(!bench.at("n.lsq").exists());
+}
+
+#[test]
+fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
+    let bench = Bench::new();
+    bench.run(&["convert", "model", "m.lsq", "--to", "lsq"]).succeeds();
+    let bytes = fs::read(bench.at("m.lsq")).unwrap();
+    bench.write("cut.lsq", &bytes[..bytes.len() - 1]);
+    let mut newer = bytes.clone();
+    newer[8] = 2;
+    bench.write("newer.lsq", newer);
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    bench.write("damaged.lsq", damaged);
+    bench.write("none.lsq", "not a checkpoint at all");
+    let before = bench.listing();
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["cut.lsq", "out", "--to", "lsq"], &["cut.lsq", "truncated"]),
+        (&["newer.lsq", "out", "--to", "lsq"], &["newer.lsq", "version 2"]),
+        (&["damaged.lsq", "out", "--to", "quench"], &["damaged.lsq", "SHA-256"]),
+        (&["none.lsq", "out", "--to", "quench"], &["none.lsq", "not an .lsq file"]),
+        (&["absent", "out", "--to", "lsq"], &["absent"]),
+        (&["model", "m.lsq", "--to", "lsq"], &["m.lsq", "--force"]),
+        (&["model", "model", "--to", "lsq"], &["model", "input itself"]),
+        (&["model", "out.lsq", "--to", "quench"], &["out.lsq", ".safetensors"]),
+        (&["model", "out", "--to", "gguf"], &["gguf", "lsq, quench or safetensors"]),
+    ];
+    for (arguments, expected) in cases {
+        let ended = bench.run(&[&["convert"][..], arguments].concat());
+        ended.refuses(expected).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+        assert!(bench.listing() == before, "{arguments:?} left something");
+    }
+    bench.run(&["convert", "model", "m.lsq", "--to", "lsq", "--force"]).succeeds();
+    assert_eq!(fs::read(bench.at("m.lsq")).unwrap(), bytes);
+}
+
+#[test]
 fn devices_and_recipes_are_listed() {
     let bench = Bench::new();
     let devices = bench.run(&["devices"]).succeeds().out;
@@ -317,7 +412,7 @@ fn devices_and_recipes_are_listed() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let bench = Bench::new();
-    for command in ["quantize", "eval", "inspect", "generate", "bench", "recipes"] {
+    for command in ["quantize", "eval", "inspect", "convert", "generate", "bench", "recipes"] {
         let help = bench.run(&[command, "--help"]).succeeds().out;
         assert!(
             help.contains("Examples:") && help.contains("Exit codes:") && help.contains("130"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
+use quench::job::Container;
 use quench::kernels::Activations;
 use quench::models::text::TextSource;
 
@@ -45,6 +46,8 @@ pub enum Command {
     Eval(Eval),
     /// Show what is in a checkpoint, layer by layer
     Inspect(Inspect),
+    /// Write a checkpoint again in another container
+    Convert(Convert),
     /// Continue a text
     Generate(Generate),
     /// Measure tokens per second and peak memory
@@ -212,10 +215,11 @@ Examples:
   quench inspect spark-gptq-int4-g128
   quench inspect spark-gptq-int4-g128 --verbose
   quench inspect model-00001-of-00004.safetensors --json layers.json
+  quench inspect resnet.lsq
 
 {CODES}"))]
 pub struct Inspect {
-    /// Folder of a checkpoint, one safetensors file of it, or `spark`
+    /// Folder of a checkpoint, one safetensors or .lsq file, or `spark`
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
@@ -226,6 +230,49 @@ pub struct Inspect {
     /// Show every layer
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Arguments of `quench convert`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench convert spark-gptq-int4-g128 spark-lsq --to lsq
+      A folder with model.lsq, packed to the last bit, and everything that lay beside the weights.
+  quench convert spark-lsq spark-again --to quench
+      Back again: the same codes and scales, bit for bit.
+  quench convert spark-lsq spark-dense --to safetensors
+      Packed layers decoded to dense f32, for programs that know no packed ones.
+  quench convert resnet.safetensors resnet.lsq --to lsq
+      One file into one file.
+  quench convert resnet20.th resnet20.safetensors --to safetensors
+      The tensors of a PyTorch file; nothing else in it is read, and nothing is run.
+
+{CODES}"))]
+pub struct Convert {
+    /// Folder of a checkpoint, one safetensors, .lsq or PyTorch file (.pth, .th, .pt, .bin), or `spark`
+    #[arg(value_name = "IN", value_hint = ValueHint::AnyPath)]
+    pub input: PathBuf,
+
+    /// What to write: a file if the name ends in .lsq or .safetensors, else a folder
+    #[arg(value_name = "OUT", value_hint = ValueHint::AnyPath)]
+    pub output: PathBuf,
+
+    /// The container: lsq (one file, packed to the last bit), quench (safetensors with packed layers) or safetensors
+    /// (dense only: packed layers are decoded to f32)
+    #[arg(short, long, value_name = "CONTAINER")]
+    pub to: Container,
+
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Write what was done as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Arguments of `quench generate`.

@@ -10,17 +10,16 @@ pub const CODE: i32 = 130;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on Ctrl-C, SIGTERM and SIGHUP set a flag that [`flow`] tells; the second one exits at once.
+/// From now on Ctrl-C, SIGTERM and SIGHUP set a flag that [`flow`] tells, and `then` says what stopping means; the second
+/// one exits at once.
 ///
 /// Commands that leave nothing behind do without: there the first one ends the program.
-pub fn install() -> anyhow::Result<()> {
-    let handler = || {
+pub fn install(then: &'static str) -> anyhow::Result<()> {
+    let handler = move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(CODE);
         }
-        eprintln!(
-            "\nstopping at the next safe point; Ctrl-C again stops at once, and keeps the finished blocks as well"
-        );
+        eprintln!("\nstopping at the next safe point: {then}; Ctrl-C again stops at once");
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod convert;
 mod device;
 mod devices;
 mod eval;
@@ -57,6 +58,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Bench(arguments) if arguments.measure => measure::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),

@@ -32,7 +32,7 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
 
-    interrupt::install()?;
+    interrupt::install("finished blocks are kept, after a second Ctrl-C as well")?;
     let report = carry_out(&job, arguments.quiet)?;
     table::print(&summary::report(&report, arguments.verbose))?;
     if let Some(json) = json {

@@ -14,7 +14,7 @@ use crate::testing::{forge, packed};
 use crate::{Folder, INDEX, Layer, Source, WEIGHTS, Writer};
 
 /// Everything that a reader may do to a checkpoint, with every result ignored.
-fn exercise(folder: &Path) {
+pub fn exercise(folder: &Path) {
     let Ok(source) = Folder::open(folder) else { return };
     for name in source.names() {
         assert!(source.info(name).is_some());
@@ -54,7 +54,7 @@ fn good() -> Vec<u8> {
 
 /// One change to a string of bytes.
 #[derive(Clone, Debug)]
-enum Change {
+pub enum Change {
     Set(Index, u8),
     Flip(Index, u8),
     Insert(Index, Vec<u8>),
@@ -63,7 +63,7 @@ enum Change {
     Repeat(Index, usize),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub fn change() -> impl Strategy<Value = Change> {
     // Bytes that mean something in JSON are worth more than others.
     let byte = || prop_oneof![any::<u8>(), select(b"{}[]\",:0123456789-\\eu \n".to_vec())];
     let at = any::<Index>;
@@ -77,7 +77,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
+pub fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
     for change in changes {
         if bytes.is_empty() {
             return;

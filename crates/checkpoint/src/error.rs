@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use quench_format::FormatError;
 use safetensors::Dtype;
 
+use crate::lsq::LsqError;
+
 /// A checkpoint that cannot be read or written; every variant names the file, and the tensor where there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,7 +35,7 @@ pub enum CheckpointError {
 
     /// The folder has no weights in a layout known here.
     #[error(
-        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards",
+        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards, or model.lsq",
         folder.display()
     )]
     NoCheckpoint {
@@ -43,7 +45,7 @@ pub enum CheckpointError {
 
     /// The folder has pickled weights only, which are programs and are not run here.
     #[error(
-        "`{}` is a pickled checkpoint, which Quench does not read: save the model as safetensors (in Python, `model.save_pretrained(folder)`) and try again",
+        "`{}` is a pickled checkpoint, which this build of Quench does not read here: convert it with a build that has the feature `pytorch` (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
         file.display()
     )]
     Pickled {
@@ -249,6 +251,31 @@ pub enum CheckpointError {
         file: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+
+    /// A PyTorch file is refused; nothing in it was run.
+    #[error("`{}` is not a PyTorch file of tensors: {reason}; save its `state_dict()` alone", file.display())]
+    Pickle {
+        /// The file.
+        file: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+
+    /// An `.lsq` file is refused.
+    #[error("cannot read `{}`: {source}", file.display())]
+    Lsq {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: LsqError,
+    },
+
+    /// Somebody asked to stop while a checkpoint was written.
+    #[error("writing `{}` was stopped; nothing half-written was left under that name", file.display())]
+    Stopped {
+        /// The file or folder under its final name.
+        file: PathBuf,
     },
 
     /// The parts of a packed matrix do not fit together.

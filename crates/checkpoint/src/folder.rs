@@ -1,4 +1,4 @@
-//! A checkpoint folder in the Hugging Face layout, one file or sharded, or a single file.
+//! A checkpoint folder in the Hugging Face layout, one file or sharded, or with an `.lsq` file, or a single file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,6 +9,7 @@ use memmap2::MmapOptions;
 
 use crate::header::Header;
 use crate::index::{INDEX, WEIGHTS, read_index};
+use crate::lsq::{self, LSQ_WEIGHTS, LsqError, Stored};
 use crate::manifest::Sha256Sum;
 use crate::source::{Source, TensorInfo, TensorView};
 use crate::{CheckpointError, Manifest};
@@ -30,10 +31,10 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens `path`: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards, or a single
-    /// `.safetensors` file. Only headers are read.
+    /// Opens `path`: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards, or with
+    /// `model.lsq`, or a single `.safetensors` or `.lsq` file. Only headers are read.
     ///
-    /// Where a folder has both, `model.safetensors` is taken, as `transformers` does.
+    /// Where a folder has several, the first of these is taken, as `transformers` does.
     ///
     /// Errors: a missing, truncated or over-long file, a header that is none, an index that disagrees with its shards, a
     /// tensor that occurs twice, shards of two checkpoints, an unknown version of Quench's dialect; each names the file.
@@ -44,11 +45,13 @@ impl Folder {
         if attributes.is_file() {
             return Self::open_file(path);
         }
-        let (weights, index) = (path.join(WEIGHTS), path.join(INDEX));
+        let (weights, index, lsq) = (path.join(WEIGHTS), path.join(INDEX), path.join(LSQ_WEIGHTS));
         if weights.exists() {
             Self::gather(path, vec![Header::open(weights)?])
         } else if index.exists() {
             Self::open_sharded(path, &index)
+        } else if lsq.exists() {
+            Self::gather(path, vec![Header::open(lsq)?])
         } else {
             let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
             Err(match pickled.map(|name| path.join(name)).into_iter().find(|file| file.exists()) {
@@ -58,7 +61,7 @@ impl Folder {
         }
     }
 
-    /// Opens one safetensors file of any name. Errors as [`Folder::open`].
+    /// Opens one safetensors or `.lsq` file of any name. Errors as [`Folder::open`].
     pub fn open_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         Self::gather(path, vec![Header::open(path.to_path_buf())?])
@@ -131,6 +134,11 @@ impl Folder {
         self.files.iter().map(|file| &*file.path)
     }
 
+    /// Whether the tensors lie in an `.lsq` file.
+    pub fn is_lsq(&self) -> bool {
+        self.files.iter().any(|file| file.lsq)
+    }
+
     /// Reads every tensor once, so that each checksum on record is checked.
     ///
     /// Errors: [`CheckpointError::Damaged`] for the first that is not right.
@@ -178,7 +186,20 @@ impl Source for Folder {
             }
             verified.get_or_init(|| ());
         }
-        Ok(view)
+        let Stored::Stream { rows, columns, bits } = range.stored else { return Ok(view) };
+        match lsq::to_words(view.bytes(), rows, columns, bits) {
+            Some(words) => TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), words),
+            None => {
+                let reason = "the bits after its last code are not zero".to_owned();
+                let source = LsqError::Tensor { tensor: name.to_owned(), reason };
+                Err(CheckpointError::Lsq { file: path.to_path_buf(), source })
+            }
+        }
+    }
+
+    fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let (file, _) = self.tensors.get(name)?;
+        Some(self.files[*file].tensors[name].len)
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {

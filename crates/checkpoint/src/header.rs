@@ -1,4 +1,4 @@
-//! The header of one safetensors file, checked against the file's length.
+//! The header of one safetensors file, checked against the file's length; that of an `.lsq` file is in [`crate::lsq`].
 //!
 //! ```text
 //! 8 bytes    n, little-endian
@@ -9,13 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::tensor::Metadata;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
+use crate::lsq::{self, Stored};
 use crate::manifest::MANIFEST_KEY;
 use crate::source::TensorInfo;
 use crate::{CheckpointError, Manifest};
@@ -34,6 +35,8 @@ pub(crate) const METADATA_KEY: &str = "__metadata__";
 pub(crate) struct Header {
     pub path: Arc<Path>,
     pub file: File,
+    /// An `.lsq` file, else safetensors.
+    pub lsq: bool,
     pub tensors: BTreeMap<String, Range>,
     pub metadata: BTreeMap<String, String>,
     pub manifest: Manifest,
@@ -47,10 +50,12 @@ pub(crate) struct Range {
     pub begin: u64,
     /// Length in bytes.
     pub len: u64,
+    /// How the bytes spell what `info` says.
+    pub stored: Stored,
 }
 
 impl Header {
-    /// Opens `path` and reads its header.
+    /// Opens `path` and reads its header: that of an `.lsq` file by its name or its first bytes, else of a safetensors file.
     pub fn open(path: PathBuf) -> Result<Self, CheckpointError> {
         let unreadable = |source| CheckpointError::Read { file: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
@@ -59,6 +64,9 @@ impl Header {
             return Err(unreadable(io::ErrorKind::IsADirectory.into()));
         }
         let found = attributes.len();
+        if is_lsq(&mut file, &path).map_err(unreadable)? {
+            return lsq::read(&path, file, found);
+        }
         let text = read_text(&mut file, &path, found)?;
 
         let wrong = |reason: String| CheckpointError::Header { file: path.clone(), reason };
@@ -80,15 +88,28 @@ impl Header {
             .map(|(name, tensor)| {
                 let (begin, end) = tensor.data_offsets;
                 let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone() };
-                (name, Range { info, begin: data + begin as u64, len: (end - begin) as u64 })
+                let len = (end - begin) as u64;
+                (name, Range { info, begin: data + begin as u64, len, stored: Stored::Plain })
             })
             .collect();
         if let Some(name) = manifest.sha256.keys().find(|name| !tensors.contains_key(*name)) {
             let reason = format!("it has a checksum for tensor `{name}`, which the file does not hold");
             return Err(CheckpointError::Manifest { file: path, reason });
         }
-        Ok(Self { path: path.into(), file, tensors, metadata, manifest })
+        Ok(Self { path: path.into(), file, lsq: false, tensors, metadata, manifest })
     }
+}
+
+/// Whether an `.lsq` file is meant; the file is at its start again.
+fn is_lsq(file: &mut File, path: &Path) -> io::Result<bool> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lsq")) {
+        return Ok(true);
+    }
+    // As a safetensors header's length, these bytes would be far above its limit.
+    let mut magic = Vec::new();
+    file.by_ref().take(lsq::MAGIC.len() as u64).read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok(magic == lsq::MAGIC)
 }
 
 /// The JSON text, at most [`LONGEST_HEADER`] bytes and never more than the file has.

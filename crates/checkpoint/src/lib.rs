@@ -3,9 +3,11 @@
 //! | question | answer |
 //! | --- | --- |
 //! | what is in this folder? | [`Folder`], a [`Source`]: one file or shards, headers only until a tensor is asked for |
+//! | and in a PyTorch file? | `Pytorch`, a [`Source`] that runs no pickle (feature `pytorch`); [`open`] takes whatever a path is |
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
+//! | how does a model fit in one file, packed to the last bit? | [`lsq`], read by [`Folder`], written by [`Writer::lsq`] |
 //! | how does a folder appear whole or not at all? | [`Staging`], and [`AtomicFile`] for one file |
 //!
 //! No Burn, no device: bytes, names and their meaning. Whatever is wrong with a file is a [`CheckpointError`] that names
@@ -53,8 +55,12 @@ mod file;
 mod folder;
 mod header;
 mod index;
+pub mod lsq;
 mod manifest;
 pub mod native;
+mod open;
+#[cfg(feature = "pytorch")]
+mod pytorch;
 mod shard;
 mod source;
 mod staging;
@@ -65,10 +71,13 @@ pub use file::{AtomicFile, write_atomically};
 pub use folder::Folder;
 pub use index::{INDEX, WEIGHTS};
 pub use manifest::{FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
+pub use open::open;
+#[cfg(feature = "pytorch")]
+pub use pytorch::Pytorch;
 pub use safetensors::Dtype;
 pub use source::{Source, TensorInfo, TensorView};
 pub use staging::Staging;
-pub use writer::{Bytes, Writer, Written};
+pub use writer::{Bytes, Observe, Writer, Written};
 
 #[cfg(test)]
 mod attacks;

@@ -24,7 +24,7 @@ pub const FORMAT_VERSION: u64 = 1;
 pub struct Manifest {
     /// Packed layers by name: the Hugging Face name of the weight without `.weight`.
     pub layers: BTreeMap<String, Layer>,
-    /// SHA-256 of each tensor's bytes, by tensor name.
+    /// SHA-256 of each tensor's bytes as they lie in the file, by tensor name.
     pub sha256: BTreeMap<String, Sha256Sum>,
 }
 
@@ -109,6 +109,11 @@ impl Sha256Sum {
     /// The checksum of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
     }
 }
 

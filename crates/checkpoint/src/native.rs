@@ -47,16 +47,20 @@ pub(crate) enum Piece {
 }
 
 impl Piece {
-    /// The tensor's full name.
-    pub fn name(self, layer: &str) -> String {
-        let suffix = match self {
+    /// The last word of the tensor's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
             Self::Codes => "qweight",
             Self::Scales => "scales",
             Self::OuterScales => "outer_scales",
             Self::Zeros => "qzeros",
             Self::Order => "order",
-        };
-        format!("{layer}.{suffix}")
+        }
+    }
+
+    /// The tensor's full name.
+    pub fn name(self, layer: &str) -> String {
+        format!("{layer}.{}", self.suffix())
     }
 
     /// The tensor's bytes; empty if the matrix has no such part.
@@ -136,6 +140,15 @@ pub(crate) fn layout(layer: &Layer, ordered: bool) -> Vec<(Piece, TensorInfo)> {
 /// True if the checkpoint holds `layer` packed in this dialect.
 pub fn is_packed(source: &dyn Source, layer: &str) -> bool {
     source.manifest().layers.contains_key(layer)
+}
+
+/// The names of the tensors that spell a packed layer; `None` if the checkpoint does not hold it packed in this dialect.
+///
+/// Errors: as [`read`], as far as headers tell.
+pub fn names(source: &dyn Source, layer: &str) -> Result<Option<Vec<String>>, CheckpointError> {
+    let Some(coded) = source.manifest().layers.get(layer) else { return Ok(None) };
+    let pieces = check(source, layer, coded)?;
+    Ok(Some(pieces.into_iter().map(|(piece, _)| piece.name(layer)).collect()))
 }
 
 /// Reads a packed layer; `None` if the checkpoint does not hold it packed in this dialect.

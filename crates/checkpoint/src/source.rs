@@ -26,6 +26,12 @@ pub trait Source: Send + Sync {
     /// Errors: [`CheckpointError::MissingTensor`], and whatever is wrong with the file that holds it.
     fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError>;
 
+    /// Bytes that a tensor takes in its file, which an `.lsq` file packs tighter than its type and shape say; `None` if there
+    /// is no such tensor.
+    fn stored_bytes(&self, name: &str) -> Option<u64> {
+        self.info(name).and_then(|info| byte_len(info.dtype, &info.shape))
+    }
+
     /// The metadata strings of all files together.
     fn metadata(&self) -> &BTreeMap<String, String>;
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::CheckpointError;
 use crate::file::sync_folder;
 use crate::index::{INDEX, WEIGHTS};
+use crate::lsq::LSQ_WEIGHTS;
 
 /// Work on an output folder in a folder beside it, and publication by renaming.
 ///
@@ -198,7 +199,8 @@ fn occupant(path: &Path) -> Result<Occupant, CheckpointError> {
         Ok(_) => {}
     }
     let empty = fs::read_dir(path).map_err(failed)?.next().is_none();
-    Ok(match empty || path.join(WEIGHTS).exists() || path.join(INDEX).exists() {
+    let weights = [WEIGHTS, INDEX, LSQ_WEIGHTS].into_iter().any(|name| path.join(name).exists());
+    Ok(match empty || weights {
         true => Occupant::Replaceable,
         false => Occupant::Other,
     })

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use quench_format::Packed;
@@ -11,6 +12,7 @@ use safetensors::Dtype;
 use crate::file::{AtomicFile, write_atomically};
 use crate::header::METADATA_KEY;
 use crate::index::{INDEX, WEIGHTS, index_text, is_shard_name, shard_name};
+use crate::lsq::{LSQ_WEIGHTS, LsqShard};
 use crate::manifest::{Layer, MANIFEST_KEY};
 use crate::native::{self, Piece};
 use crate::shard::{Shard, Slot};
@@ -45,18 +47,32 @@ impl From<TensorView> for Bytes<'_> {
     }
 }
 
-/// Writes a checkpoint folder: `model.safetensors`, or shards and an index.
+/// Writes a checkpoint folder, `model.safetensors` or shards and an index, or one file: safetensors, or [`crate::lsq`].
 ///
 /// Tensors are only announced by `add`, `copy` and `packed`; [`Writer::finish`] writes them one after another, so no more
 /// than one need be in memory. What belongs together (the tensors of a packed layer) stays in one file. The bytes of the
 /// files depend on what was announced, in which order, and on nothing else. Every file carries the metadata strings, its
 /// packed layers and the checksums of its tensors (`docs/checkpoint.md`).
 pub struct Writer<'a> {
-    folder: PathBuf,
-    max_shard_bytes: u64,
+    target: Target,
     units: Vec<Unit<'a>>,
     names: BTreeSet<String>,
     metadata: BTreeMap<String, String>,
+}
+
+/// Where a checkpoint goes.
+enum Target {
+    Folder { folder: PathBuf, max_shard_bytes: u64 },
+    Safetensors(PathBuf),
+    Lsq(PathBuf),
+}
+
+impl Target {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder { folder: path, .. } | Self::Safetensors(path) | Self::Lsq(path) => path,
+        }
+    }
 }
 
 /// What stays together in one file.
@@ -72,6 +88,9 @@ enum Fill<'a> {
     Packed(Vec<Piece>, Box<dyn FnOnce() -> Result<Packed, CheckpointError> + 'a>),
     Copy(&'a dyn Source),
 }
+
+/// Told what is written next, and asked whether to go on.
+pub type Observe<'o> = dyn FnMut(&str) -> ControlFlow<()> + 'o;
 
 /// What a [`Writer`] has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +109,23 @@ impl<'a> Writer<'a> {
     pub fn create(folder: impl Into<PathBuf>, max_shard_bytes: u64) -> Result<Self, CheckpointError> {
         let folder = folder.into();
         fs::create_dir_all(&folder).map_err(|source| CheckpointError::Write { file: folder.clone(), source })?;
+        Ok(Self::to(Target::Folder { folder, max_shard_bytes }))
+    }
+
+    /// A writer of one safetensors file of any name.
+    pub fn safetensors(file: impl Into<PathBuf>) -> Self {
+        Self::to(Target::Safetensors(file.into()))
+    }
+
+    /// A writer of one `.lsq` file ([`crate::lsq`]); its parts come in the order in which they were announced.
+    pub fn lsq(file: impl Into<PathBuf>) -> Self {
+        Self::to(Target::Lsq(file.into()))
+    }
+
+    fn to(target: Target) -> Self {
         // A tensor of this name would hide the metadata.
         let names = BTreeSet::from([METADATA_KEY.to_owned()]);
-        Ok(Self { folder, max_shard_bytes, units: Vec::new(), names, metadata: BTreeMap::new() })
+        Self { target, units: Vec::new(), names, metadata: BTreeMap::new() }
     }
 
     /// A string for the metadata of every file; the last value of a key counts.
@@ -196,8 +229,8 @@ impl<'a> Writer<'a> {
     fn announce(&mut self, unit: Unit<'a>) -> Result<(), CheckpointError> {
         for slot in &unit.slots {
             if !self.names.insert(slot.name.clone()) {
-                let (tensor, first, second) = (slot.name.clone(), self.folder.clone(), self.folder.clone());
-                return Err(CheckpointError::DuplicateTensor { tensor, first, second });
+                let (tensor, path) = (slot.name.clone(), self.target.path());
+                return Err(CheckpointError::DuplicateTensor { tensor, first: path.into(), second: path.into() });
             }
         }
         self.units.push(unit);
@@ -210,7 +243,30 @@ impl<'a> Writer<'a> {
     /// Errors: [`CheckpointError::Write`] with the file's name, for example when the disk is full; nothing has been renamed
     /// or removed then. Errors of what makes the tensors are passed on, with the same effect.
     pub fn finish(self) -> Result<Written, CheckpointError> {
-        let Self { folder, max_shard_bytes, units, metadata, .. } = self;
+        self.finish_with(&mut |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Writer::finish`], with a word before each tensor or packed layer: its name, and a way to stop.
+    ///
+    /// Errors: [`CheckpointError::Stopped`] if told to, else as [`Writer::finish`], with the same effect.
+    pub fn finish_with(self, observe: &mut Observe<'_>) -> Result<Written, CheckpointError> {
+        let Self { target, units, metadata, .. } = self;
+        let (folder, max_shard_bytes) = match target {
+            Target::Folder { folder, max_shard_bytes } => (folder, max_shard_bytes),
+            Target::Safetensors(path) => {
+                let mut file = AtomicFile::create(&path)?;
+                let tensor_bytes = units.iter().map(Unit::bytes).sum();
+                write_shard(&mut file, units, &metadata, observe)?;
+                file.commit()?;
+                return Ok(Written { files: vec![path], tensor_bytes });
+            }
+            Target::Lsq(path) => {
+                let mut file = AtomicFile::create(&path)?;
+                let tensor_bytes = write_lsq(&mut file, units, &metadata, observe)?;
+                file.commit()?;
+                return Ok(Written { files: vec![path], tensor_bytes });
+            }
+        };
         let shards = divide(units, max_shard_bytes);
         let names: Vec<_> = (1..=shards.len()).map(|at| shard_name(at, shards.len())).collect();
         let (mut files, mut map, mut tensor_bytes) = (Vec::new(), BTreeMap::new(), 0);
@@ -220,7 +276,7 @@ impl<'a> Writer<'a> {
                 map.insert(slot.name.clone(), name.clone());
             }
             let mut file = AtomicFile::create(folder.join(name))?;
-            write_shard(&mut file, units, &metadata)?;
+            write_shard(&mut file, units, &metadata, observe)?;
             file.sync()?;
             files.push(file);
         }
@@ -246,7 +302,7 @@ fn divide(units: Vec<Unit<'_>>, max_shard_bytes: u64) -> Vec<Vec<Unit<'_>>> {
     let mut shards = vec![Vec::new()];
     let mut filled = 0;
     for unit in units {
-        let bytes: u64 = unit.slots.iter().map(|slot| slot.len).sum();
+        let bytes = unit.bytes();
         if filled > 0 && filled + bytes > max_shard_bytes {
             shards.push(Vec::new());
             filled = 0;
@@ -262,32 +318,67 @@ fn write_shard(
     file: &mut AtomicFile,
     units: Vec<Unit<'_>>,
     metadata: &BTreeMap<String, String>,
+    observe: &mut Observe<'_>,
 ) -> Result<(), CheckpointError> {
     let target = file.target().to_path_buf();
     let slots = units.iter().flat_map(|unit| unit.slots.iter().cloned());
     let layers = units.iter().filter_map(|unit| unit.layer.clone());
-    let mut shard = Shard::start(file, target, slots.collect(), layers.collect(), metadata)?;
-    for Unit { slots, fill, .. } in units {
-        match fill {
-            Fill::Bytes(bytes) => match bytes {
-                Bytes::Now(bytes) => shard.write(&slots[0], &bytes)?,
-                Bytes::View(view) => shard.write(&slots[0], view.bytes())?,
-                Bytes::Later(make) => shard.write(&slots[0], &make()?)?,
-            },
-            Fill::Packed(pieces, make) => {
-                let packed = make()?;
-                for (piece, slot) in pieces.into_iter().zip(&slots) {
-                    shard.write(slot, &piece.bytes(&packed))?;
-                }
-            }
-            Fill::Copy(source) => {
-                for slot in &slots {
-                    shard.write(slot, source.tensor(&slot.name)?.bytes())?;
-                }
-            }
-        }
+    let mut shard = Shard::start(file, target.clone(), slots.collect(), layers.collect(), metadata)?;
+    for unit in units {
+        unit.announce(&target, observe)?;
+        unit.produce(|slot, bytes| shard.write(slot, bytes))?;
     }
     shard.seal()
+}
+
+/// Gives the bytes of all tensors.
+fn write_lsq(
+    file: &mut AtomicFile,
+    units: Vec<Unit<'_>>,
+    metadata: &BTreeMap<String, String>,
+    observe: &mut Observe<'_>,
+) -> Result<u64, CheckpointError> {
+    let target = file.target().to_path_buf();
+    let laid = units.iter().map(|unit| (&unit.slots[..], unit.layer.as_ref()));
+    let mut shard = LsqShard::start(file, target.clone(), laid, metadata)?;
+    for unit in units {
+        unit.announce(&target, observe)?;
+        unit.produce(|slot, bytes| shard.write(slot, bytes))?;
+    }
+    shard.seal()
+}
+
+impl Unit<'_> {
+    fn bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.len).sum()
+    }
+
+    /// Says what comes next.
+    fn announce(&self, target: &Path, observe: &mut Observe<'_>) -> Result<(), CheckpointError> {
+        let name = self.layer.as_ref().map_or_else(|| self.slots[0].name.as_str(), |(layer, _)| layer);
+        match observe(name) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(CheckpointError::Stopped { file: target.to_path_buf() }),
+        }
+    }
+
+    /// Hands each tensor's bytes to `write`, one tensor or packed layer in memory at a time.
+    fn produce(
+        self,
+        mut write: impl FnMut(&Slot, &[u8]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let slots = &self.slots;
+        match self.fill {
+            Fill::Bytes(Bytes::Now(bytes)) => write(&slots[0], &bytes),
+            Fill::Bytes(Bytes::View(view)) => write(&slots[0], view.bytes()),
+            Fill::Bytes(Bytes::Later(make)) => write(&slots[0], &make()?),
+            Fill::Packed(pieces, make) => {
+                let packed = make()?;
+                pieces.into_iter().zip(slots).try_for_each(|(piece, slot)| write(slot, &piece.bytes(&packed)))
+            }
+            Fill::Copy(source) => slots.iter().try_for_each(|slot| write(slot, source.tensor(&slot.name)?.bytes())),
+        }
+    }
 }
 
 /// Removes the weight files of an earlier checkpoint that the new one does not replace, and its index.
@@ -296,7 +387,7 @@ fn remove_others(folder: &Path, names: &[String]) -> Result<(), CheckpointError>
     for entry in fs::read_dir(folder).map_err(|source| failed(folder, source))? {
         let entry = entry.map_err(|source| failed(folder, source))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let weights = name == WEIGHTS || name == INDEX || is_shard_name(&name);
+        let weights = [WEIGHTS, INDEX, LSQ_WEIGHTS].contains(&name.as_str()) || is_shard_name(&name);
         if weights && !names.contains(&name) {
             fs::remove_file(entry.path()).map_err(|source| failed(&entry.path(), source))?;
         }

@@ -8,6 +8,8 @@ use quench_eval::EvalError;
 use quench_models::ModelError;
 use quench_quantize::QuantizeError;
 
+use crate::Container;
+
 /// An error of a job; each names the culprit and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -57,6 +59,40 @@ pub enum JobError {
     #[error("{} is the dense model itself; give another --output", .path.display())]
     OutputIsModel {
         /// The folder.
+        path: PathBuf,
+    },
+    /// The result would replace the checkpoint that it is made from.
+    #[error("{} is the input itself; name another output", .path.display())]
+    OutputIsInput {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A file of that name exists.
+    #[error("output file {} exists; --force replaces it", .path.display())]
+    OutputExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The name of a file says another container than was asked for.
+    #[error("{} is not the name of a file in {container}; name a folder, or a file that ends in .{expected}", .path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// What it would hold.
+        container: Container,
+        /// How its name should end.
+        expected: &'static str,
+    },
+    /// There is no such container.
+    #[error("no container {name:?}: expected lsq, quench or safetensors")]
+    UnknownContainer {
+        /// What was asked for.
+        name: String,
+    },
+    /// An earlier run was broken off, and cannot be gone on from.
+    #[error("{} is left of an interrupted run; --force removes it and starts again", .path.display())]
+    Leftover {
+        /// Its folder.
         path: PathBuf,
     },
     /// The method needs calibration text and none was given.
@@ -125,7 +161,7 @@ impl JobError {
     /// The process exit code: 130 for an interruption, 2 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Interrupted { .. } => 130,
+            Self::Interrupted { .. } | Self::Checkpoint(CheckpointError::Stopped { .. }) => 130,
             _ => 2,
         }
     }

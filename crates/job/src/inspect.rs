@@ -8,12 +8,12 @@ use quench_quantize::Ledger;
 use serde::Serialize;
 
 use crate::JobError;
-use crate::save::{GATES, LEDGER, RECIPE, bytes as bytes_of, elements};
+use crate::save::{GATES, LEDGER, RECIPE, elements};
 
 /// What is in a checkpoint.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// `"quench"` for a checkpoint with packed layers in our dialect, `"dense"` otherwise.
+    /// `"lsq"` for an `.lsq` file, `"quench"` for another checkpoint with packed layers in our dialect, `"dense"` otherwise.
     pub dialect: &'static str,
     /// Every layer and every other tensor, in the order of their names.
     pub rows: Vec<Row>,
@@ -46,13 +46,13 @@ pub struct Row {
     pub weight_snr_db: Option<f64>,
     /// Signal-to-noise ratio of the output on the calibration inputs in dB, where the checkpoint knows it.
     pub output_snr_db: Option<f64>,
-    /// Bytes.
+    /// Bytes in the file.
     pub bytes: u64,
     /// Whether it is packed.
     pub packed: bool,
 }
 
-/// Reads the headers of a folder or of a single `.safetensors` file.
+/// Reads the headers of a folder or of a single `.safetensors` or `.lsq` file.
 ///
 /// # Errors
 /// [`JobError::Checkpoint`] if it is neither, or damaged.
@@ -62,11 +62,16 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
     // A ledger that does not parse is one of another version; the table does without.
     let ledger: Ledger = metadata.get(LEDGER).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let layers = &source.manifest().layers;
+    // A bias beside a packed layer has a name like its parts, and is none of them.
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    for layer in layers.keys() {
+        owners.extend(native::names(&source, layer)?.into_iter().flatten().map(|part| (part, layer.as_str())));
+    }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for name in source.names() {
         let Some(info) = source.info(name) else { continue };
-        let owner = name.rsplit_once('.').map(|(layer, _)| layer).filter(|layer| native::is_packed(&source, layer));
-        let bytes = bytes_of(&info);
+        let owner = owners.get(name).copied();
+        let bytes = source.stored_bytes(name).unwrap_or(0);
         match owner.and_then(|layer| layers.get(layer).map(|coded| (layer, coded))) {
             Some((layer, coded)) => {
                 let entry = ledger.last(layer);
@@ -110,7 +115,11 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
     };
     let ((bytes, parameters), (packed_bytes, packed)) = (total(false), total(true));
     Ok(Inspection {
-        dialect: if layers.is_empty() { "dense" } else { "quench" },
+        dialect: match (source.is_lsq(), layers.is_empty()) {
+            (true, _) => "lsq",
+            (false, false) => "quench",
+            (false, true) => "dense",
+        },
         bytes,
         parameters,
         bits_per_weight: (packed > 0).then(|| bits(packed_bytes, packed)),

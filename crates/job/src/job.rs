@@ -19,7 +19,7 @@ use crate::report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};
 use crate::save::{self, Save};
 
 /// Shards of the result are at most this large, as Hugging Face has it.
-const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+pub(crate) const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// A model folder in, a quantized model folder out.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! [`Job::run`] is what `quench quantize` does. It keeps a journal of finished blocks on disk, so that a run that was broken
 //! off is resumed with identical result, and it publishes the new folder by renaming, whole or not at all.
 
+mod convert;
 mod error;
 mod fingerprint;
 mod inspect;
@@ -12,6 +13,7 @@ pub mod recipes;
 mod report;
 mod save;
 
+pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};

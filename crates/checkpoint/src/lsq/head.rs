@@ -1,0 +1,230 @@
+//! The header of an `.lsq` file, checked against the file's length.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::Error as DtypeError;
+use serde::{Deserialize, Serialize};
+
+use crate::header::{Header, LONGEST_HEADER, Range, check_length};
+use crate::lsq::{HEAD_BYTES, LSQ_VERSION, LsqError, MAGIC, Stored};
+use crate::manifest::{MANIFEST_KEY, Sha256Sum};
+use crate::native::{self, Piece};
+use crate::{CheckpointError, Layer, Manifest, TensorInfo};
+
+/// The JSON of the header. Lists and not maps, so that a name that repeats is seen.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spelled {
+    pub metadata: BTreeMap<String, String>,
+    pub tensors: Vec<SpelledTensor>,
+    pub layers: Vec<SpelledLayer>,
+}
+
+/// A dense tensor.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpelledTensor {
+    pub name: String,
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    /// Begin and end, counted from the start of the data.
+    pub bytes: [u64; 2],
+    pub sha256: Sha256Sum,
+}
+
+/// A packed layer.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpelledLayer {
+    pub name: String,
+    pub scheme: String,
+    pub shape: [usize; 2],
+    pub parts: Vec<SpelledPart>,
+}
+
+/// A part of a packed layer, under the last word of its name in the native dialect.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpelledPart {
+    pub part: String,
+    pub bytes: [u64; 2],
+    pub sha256: Sha256Sum,
+}
+
+/// The fixed bytes before a JSON text.
+pub(super) fn fixed(text: &[u8]) -> Vec<u8> {
+    let (version, zero, length) = (LSQ_VERSION.to_le_bytes(), [0; 4], (text.len() as u64).to_le_bytes());
+    [&MAGIC[..], &version, &zero, &length, &Sha256Sum::of(text).bytes()].concat()
+}
+
+/// Reads the header of a file of `found` bytes, from its start.
+pub(crate) fn read(path: &Path, mut file: File, found: u64) -> Result<Header, CheckpointError> {
+    let unreadable = |source| CheckpointError::Read { file: path.to_path_buf(), source };
+    let refused = |source| CheckpointError::Lsq { file: path.to_path_buf(), source };
+    let truncated = |expected| Err(CheckpointError::Truncated { file: path.to_path_buf(), expected, found });
+
+    let mut head = Vec::new();
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(unreadable)?;
+    let Some((magic, rest)) = head.split_first_chunk::<8>() else { return truncated(HEAD_BYTES) };
+    if *magic == *b"version " {
+        return Err(CheckpointError::LfsPointer { file: path.to_path_buf() });
+    }
+    if *magic != MAGIC {
+        return Err(refused(LsqError::Magic { found: *magic }));
+    }
+    let Some((version, rest)) = rest.split_first_chunk::<4>() else { return truncated(HEAD_BYTES) };
+    let version = u32::from_le_bytes(*version);
+    if version != LSQ_VERSION {
+        return Err(refused(LsqError::Version { found: version }));
+    }
+    let Some((zero, rest)) = rest.split_first_chunk::<4>() else { return truncated(HEAD_BYTES) };
+    let Some((length, sum)) = rest.split_first_chunk::<8>() else { return truncated(HEAD_BYTES) };
+    let Ok(sum) = <[u8; 32]>::try_from(sum) else { return truncated(HEAD_BYTES) };
+    if *zero != [0; 4] {
+        let reason = format!("bytes 12 to 15 must be zero, found {zero:02x?}");
+        return Err(refused(LsqError::Header { reason }));
+    }
+    let length = u64::from_le_bytes(*length);
+    if length > LONGEST_HEADER {
+        return Err(refused(LsqError::HeaderTooLong { bytes: length }));
+    }
+    let data = HEAD_BYTES + length;
+    if data > found {
+        return truncated(data);
+    }
+    let mut text = Vec::new();
+    file.by_ref().take(length).read_to_end(&mut text).map_err(unreadable)?;
+    // Shorter only if somebody cut the file after its length was asked for.
+    check_length(path, length, text.len() as u64)?;
+    if Sha256Sum::of(&text).bytes() != sum {
+        return Err(refused(LsqError::HeaderDamaged));
+    }
+    let spelled: Spelled =
+        serde_json::from_slice(&text).map_err(|error| refused(LsqError::Header { reason: error.to_string() }))?;
+    if spelled.metadata.contains_key(MANIFEST_KEY) {
+        let reason = format!("the metadata key `{MANIFEST_KEY}` is not for this container");
+        return Err(refused(LsqError::Header { reason }));
+    }
+
+    let mut parts = Parts::default();
+    spelled.tensors.into_iter().try_for_each(|tensor| parts.dense(path, tensor))?;
+    spelled.layers.into_iter().try_for_each(|layer| parts.layer(path, layer))?;
+    let end = parts.end().map_err(refused)?;
+    let end =
+        end.checked_add(data).ok_or_else(|| refused(LsqError::Header { reason: "its offsets overflow".into() }))?;
+    check_length(path, end, found)?;
+    let Parts { mut tensors, manifest } = parts;
+    tensors.values_mut().for_each(|range| range.begin += data);
+    Ok(Header { path: path.into(), file, lsq: true, tensors, metadata: spelled.metadata, manifest })
+}
+
+/// What was found so far, its ranges counted from the start of the data.
+#[derive(Default)]
+struct Parts {
+    tensors: BTreeMap<String, Range>,
+    manifest: Manifest,
+}
+
+impl Parts {
+    fn dense(&mut self, path: &Path, tensor: SpelledTensor) -> Result<(), CheckpointError> {
+        let SpelledTensor { name, dtype: spelled, shape, bytes, sha256 } = tensor;
+        let text = spelled.as_str().into_deserializer();
+        let dtype: Result<Dtype, DtypeError> = Dtype::deserialize(text);
+        match dtype {
+            Ok(dtype) => self.part(path, name, TensorInfo { dtype, shape }, Stored::Plain, bytes, sha256),
+            Err(_) => {
+                let reason = format!("unknown type `{spelled}`, expected one of safetensors such as F32 or I64");
+                Err(refused(path, name, reason))
+            }
+        }
+    }
+
+    fn layer(&mut self, path: &Path, layer: SpelledLayer) -> Result<(), CheckpointError> {
+        let SpelledLayer { name, scheme, shape, parts } = layer;
+        let scheme = scheme.parse().map_err(|error| refused(path, name.clone(), format!("{error}")))?;
+        let [rows, columns] = shape;
+        // Anything larger is no file of ours, and might overflow below.
+        if rows == 0 || columns == 0 || u32::try_from(rows.max(columns)).is_err() {
+            let reason = format!("it has the shape {shape:?}, both sides from 1 to 2^32 - 1 expected");
+            return Err(refused(path, name, reason));
+        }
+        let coded = Layer { scheme, shape };
+        let ordered = parts.iter().any(|part| part.part == Piece::Order.suffix());
+        let mut expected = native::layout(&coded, ordered);
+        for SpelledPart { part, bytes, sha256 } in parts {
+            let Some(at) = expected.iter().position(|(piece, _)| piece.suffix() == part) else {
+                let reason = format!("part `{part}` is repeated, or none of a layer in {scheme}");
+                return Err(refused(path, name, reason));
+            };
+            let (piece, info) = expected.remove(at);
+            self.part(path, piece.name(&name), info, Stored::of(piece, &coded), bytes, sha256)?;
+        }
+        if let Some((piece, _)) = expected.first() {
+            let reason = format!("a layer in {scheme} has a part `{}`, found none", piece.suffix());
+            return Err(refused(path, name, reason));
+        }
+        match self.manifest.layers.insert(name.clone(), coded) {
+            None => Ok(()),
+            Some(_) => Err(twice(path, name)),
+        }
+    }
+
+    fn part(
+        &mut self,
+        path: &Path,
+        name: String,
+        info: TensorInfo,
+        stored: Stored,
+        [begin, end]: [u64; 2],
+        sha256: Sha256Sum,
+    ) -> Result<(), CheckpointError> {
+        let Some(len) = stored.len(&info) else {
+            let reason = format!("shape {:?} takes no whole number of bytes below 2^64", info.shape);
+            return Err(refused(path, name, reason));
+        };
+        if end.checked_sub(begin) != Some(len) {
+            let reason = format!("it lies in bytes {begin} to {end} of the data, {len} bytes expected");
+            return Err(refused(path, name, reason));
+        }
+        self.manifest.sha256.insert(name.clone(), sha256);
+        match self.tensors.insert(name.clone(), Range { info, begin, len, stored }) {
+            None => Ok(()),
+            Some(_) => Err(twice(path, name)),
+        }
+    }
+
+    /// The end of the data; errors where two parts overlap or nothing lies between two.
+    fn end(&self) -> Result<u64, LsqError> {
+        let mut parts: Vec<_> = self.tensors.iter().map(|(name, range)| (range.begin, range.len, name)).collect();
+        parts.sort();
+        let (mut end, mut other) = (0, None);
+        for (begin, len, name) in parts {
+            let tensor = name.clone();
+            match (begin.cmp(&end), other) {
+                (std::cmp::Ordering::Less, Some(other)) => {
+                    return Err(LsqError::Overlap { tensor, begin, other: String::clone(other), end });
+                }
+                (std::cmp::Ordering::Equal, _) => {}
+                _ => {
+                    let reason = format!("it begins at byte {begin} of the data, {end} expected");
+                    return Err(LsqError::Tensor { tensor, reason });
+                }
+            }
+            (end, other) = (begin + len, Some(name));
+        }
+        Ok(end)
+    }
+}
+
+fn refused(path: &Path, tensor: String, reason: String) -> CheckpointError {
+    CheckpointError::Lsq { file: path.to_path_buf(), source: LsqError::Tensor { tensor, reason } }
+}
+
+fn twice(path: &Path, tensor: String) -> CheckpointError {
+    CheckpointError::DuplicateTensor { tensor, first: path.to_path_buf(), second: path.to_path_buf() }
+}

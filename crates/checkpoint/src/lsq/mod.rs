@@ -1,0 +1,95 @@
+//! The `.lsq` container: a whole model in one file, with every code packed to its last bit.
+//!
+//! ```text
+//! 8 bytes    89 4C 53 51 0D 0A 1A 0A
+//! 4 bytes    version, little-endian: 1
+//! 4 bytes    zero
+//! 8 bytes    n, little-endian
+//! 32 bytes   SHA-256 of the next n bytes
+//! n bytes    JSON: metadata, dense tensors, packed layers; where each part lies, and its SHA-256
+//! the rest   the parts, one after another without gaps
+//! ```
+//!
+//! A file is read by [`Folder`](crate::Folder) and written by [`Writer::lsq`](crate::Writer::lsq). Its packed layers look
+//! like those of the native dialect: codes are turned into its words when they are asked for, so whatever reads a
+//! checkpoint reads this one. `docs/checkpoint.md` specifies every byte. The name has nothing to do with Learned Step Size
+//! Quantization.
+
+mod error;
+mod head;
+mod shard;
+mod stream;
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod tests;
+
+pub use error::LsqError;
+pub(crate) use head::read;
+pub(crate) use shard::LsqShard;
+pub(crate) use stream::to_words;
+
+use quench_format::{Packed, Scale};
+
+use crate::native::{self, Piece};
+use crate::{Layer, TensorInfo};
+
+/// The first bytes of every file. As in PNG, the first is no ASCII and the others break where a transfer takes the file
+/// for text.
+pub const MAGIC: [u8; 8] = *b"\x89LSQ\r\n\x1a\n";
+
+/// The version written, and the only one read.
+pub const LSQ_VERSION: u32 = 1;
+
+/// Bytes before the JSON.
+pub const HEAD_BYTES: u64 = 56;
+
+/// The file of a folder's weights in this container.
+pub const LSQ_WEIGHTS: &str = "model.lsq";
+
+/// How the bytes of a tensor lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// As the elements themselves.
+    Plain,
+    /// As one string of codes, most significant bit first: `rows` times `columns` of them, `bits` bits each.
+    Stream { rows: usize, columns: usize, bits: u32 },
+}
+
+impl Stored {
+    /// How a part of `layer` lies in an `.lsq` file.
+    pub fn of(piece: Piece, layer: &Layer) -> Self {
+        let [rows, columns] = layer.shape;
+        let [scale_rows, groups] = layer.scheme.group.scale_shape(layer.shape);
+        let grid = |bits| Self::Stream { rows: scale_rows, columns: groups, bits };
+        match (piece, layer.scheme.scale) {
+            (Piece::Codes, _) => Self::Stream { rows, columns, bits: layer.scheme.code.bits() },
+            (Piece::Scales, Scale::Nested { code, .. }) => grid(code.bits()),
+            (Piece::Zeros, _) => grid(layer.scheme.code.bits()),
+            (Piece::Scales | Piece::OuterScales | Piece::Order, _) => Self::Plain,
+        }
+    }
+
+    /// Bytes in the file; `None` where they are more than a `u64` counts.
+    pub fn len(self, info: &TensorInfo) -> Option<u64> {
+        match self {
+            Self::Plain => crate::source::byte_len(info.dtype, &info.shape),
+            Self::Stream { rows, columns, bits } => stream::byte_len(rows, columns, bits),
+        }
+    }
+}
+
+/// Bytes that a packed matrix takes in the data of an `.lsq` file:
+///
+/// ```text
+/// ceil(out * in * b / 8)  +  scales  +  ceil(zeros * b / 8)  +  4 * in where there is an order
+/// ```
+///
+/// with each float scale at its kind's bytes; nested: `ceil(scales * bs / 8)` and the outer scales at theirs.
+pub fn packed_bytes(packed: &Packed) -> u64 {
+    let layer = Layer { scheme: packed.scheme(), shape: packed.shape() };
+    let parts = native::layout(&layer, packed.parts().order.is_some());
+    // A matrix that is in memory has fewer bytes than a u64 counts.
+    parts.iter().filter_map(|(piece, info)| Stored::of(*piece, &layer).len(info)).sum()
+}

@@ -1,0 +1,54 @@
+//! `quench convert`: the same model in another container.
+
+use quench::job::{Conversion, Converted, JobError, Overwrite, Step};
+
+use crate::args::Convert;
+use crate::failure::Outcome;
+use crate::format::{bytes, count};
+use crate::json::Target;
+use crate::progress::Progress;
+use crate::{interrupt, model, table};
+
+/// Converts, and says what became of the layers.
+pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
+    let json = arguments.json.as_deref().map(Target::new).transpose()?;
+    let from = model::folder(&arguments.input)?.into_owned();
+    let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
+    let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite };
+    interrupt::install("nothing is left behind")?;
+    let converted = carry_out(&conversion, arguments.quiet)?;
+    table::print(&text(&converted, arguments))?;
+    if let Some(json) = json {
+        json.write(&converted)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn carry_out(conversion: &Conversion, quiet: bool) -> Result<Converted, JobError> {
+    let mut progress = Progress::new(quiet);
+    let converted = conversion.run(&mut |step| {
+        match step {
+            Step::Phase { name, total } => progress.phase(name, total),
+            Step::Progress { done, what, .. } => progress.step(done, what),
+            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
+        }
+        interrupt::flow()
+    })?;
+    progress.end();
+    Ok(converted)
+}
+
+fn text(converted: &Converted, arguments: &Convert) -> String {
+    let Converted { bytes_before, bytes: after, packed, decoded, dense, .. } = converted;
+    let mut lines = vec![["size".to_owned(), format!("{} -> {}", bytes(*bytes_before), bytes(*after))]];
+    if *packed > 0 {
+        lines.push(["packed".to_owned(), format!("{}, bit for bit", count(*packed, "layer"))]);
+    }
+    if *decoded > 0 {
+        let what = format!("{} to dense f32, each weight as the packed layer has it", count(*decoded, "layer"));
+        lines.push(["decoded".to_owned(), what]);
+    }
+    lines.push(["dense".to_owned(), format!("{}, unchanged", count(*dense, "tensor"))]);
+    let (container, output) = (arguments.to, arguments.output.display());
+    format!("{}\nsaved as {container} in {output}\n  quench inspect {output}\n", table::aligned(&lines))
+}

@@ -1,0 +1,299 @@
+//! From one container to another: packed layers bit for bit, or decoded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use quench_checkpoint::lsq::LSQ_WEIGHTS;
+use quench_checkpoint::{CheckpointError, Dtype, Source, Staging, Writer, Written, native, open, write_atomically};
+use serde::Serialize;
+
+use crate::job::MAX_SHARD_BYTES;
+use crate::{JobError, Observe, Overwrite, Step};
+
+/// How a checkpoint is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Container {
+    /// One `.lsq` file, codes packed to the last bit.
+    Lsq,
+    /// safetensors, packed layers in Quench's dialect.
+    Quench,
+    /// safetensors with dense floats only: packed layers are decoded to f32.
+    Safetensors,
+}
+
+impl Container {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Lsq => "lsq",
+            Self::Quench | Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lsq => "lsq",
+            Self::Quench => "quench",
+            Self::Safetensors => "safetensors",
+        })
+    }
+}
+
+impl FromStr for Container {
+    type Err = JobError;
+
+    fn from_str(text: &str) -> Result<Self, JobError> {
+        let all = [Self::Lsq, Self::Quench, Self::Safetensors];
+        let found = all.into_iter().find(|container| container.to_string() == text);
+        found.ok_or_else(|| JobError::UnknownContainer { name: text.to_owned() })
+    }
+}
+
+/// A checkpoint to be written again in another container.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// A folder, a `.safetensors` or `.lsq` file, or a PyTorch file of tensors.
+    pub from: PathBuf,
+    /// A file if its name ends in `.lsq` or `.safetensors`, else a folder, to which the files beside the weights go too.
+    pub to: PathBuf,
+    /// What to write.
+    pub container: Container,
+    /// What to do if the output exists.
+    pub overwrite: Overwrite,
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Converted {
+    /// The folder or file written.
+    pub output: PathBuf,
+    /// Bytes of tensor data read.
+    pub bytes_before: u64,
+    /// Bytes of tensor data written.
+    pub bytes: u64,
+    /// Layers that stayed packed, bit for bit.
+    pub packed: usize,
+    /// Packed layers that were decoded to f32.
+    pub decoded: usize,
+    /// Other tensors, each with its own bytes.
+    pub dense: usize,
+}
+
+impl Conversion {
+    /// Reads, converts and writes one tensor or layer at a time. The output appears whole or not at all.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the checkpoint; an output that exists, unless forced, or is the input, or has the name of
+    /// another container; [`CheckpointError::Stopped`] if `observe` broke off.
+    pub fn run(&self, observe: Observe<'_>) -> Result<Converted, JobError> {
+        let source = open(&self.from)?;
+        let source = source.as_ref();
+        if let (Ok(from), Ok(to)) = (self.from.canonicalize(), self.to.canonicalize())
+            && from == to
+        {
+            return Err(JobError::OutputIsInput { path: self.to.clone() });
+        }
+        match self.is_file()? {
+            true => self.write_file(source, observe),
+            false => self.write_folder(source, observe),
+        }
+    }
+
+    /// Whether the output is one file.
+    fn is_file(&self) -> Result<bool, JobError> {
+        let extension = self.to.extension().and_then(|extension| extension.to_str());
+        let named = extension.filter(|extension| ["lsq", "safetensors"].contains(extension));
+        match (named, self.container.extension()) {
+            (None, _) => Ok(false),
+            (Some(found), expected) if found == expected => Ok(true),
+            (Some(_), expected) => {
+                Err(JobError::Extension { path: self.to.clone(), container: self.container, expected })
+            }
+        }
+    }
+
+    fn write_file(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
+        if self.to.exists() && self.overwrite == Overwrite::Refuse {
+            return Err(JobError::OutputExists { path: self.to.clone() });
+        }
+        let writer = match self.container {
+            Container::Lsq => Writer::lsq(&self.to),
+            Container::Quench | Container::Safetensors => Writer::safetensors(&self.to),
+        };
+        self.write(source, writer, observe)
+    }
+
+    fn write_folder(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
+        let staging = Staging::create(&self.to, self.overwrite == Overwrite::Force);
+        let staging = staging.map_err(|error| match error {
+            CheckpointError::Interrupted { folder } => JobError::Leftover { path: folder },
+            error => JobError::Checkpoint(error),
+        })?;
+        let folder = staging.model();
+        let writer = match self.container {
+            Container::Lsq => Writer::lsq(folder.join(LSQ_WEIGHTS)),
+            Container::Quench | Container::Safetensors => Writer::create(&folder, MAX_SHARD_BYTES)?,
+        };
+        let mut converted = self.write(source, writer, observe)?;
+        if self.from.is_dir() {
+            self.companions(&folder)?;
+        }
+        converted.output = staging.publish()?;
+        Ok(converted)
+    }
+
+    fn write<'a>(
+        &self,
+        source: &'a dyn Source,
+        mut writer: Writer<'a>,
+        observe: Observe<'_>,
+    ) -> Result<Converted, JobError> {
+        let mut converted = Converted {
+            output: self.to.clone(),
+            bytes_before: source.names().into_iter().filter_map(|name| source.stored_bytes(name)).sum(),
+            bytes: 0,
+            packed: 0,
+            decoded: 0,
+            dense: 0,
+        };
+        let mut parts = BTreeSet::new();
+        for layer in source.manifest().layers.keys() {
+            parts.extend(native::names(source, layer)?.unwrap_or_default());
+        }
+        let dense = source.names().into_iter().filter(|name| !parts.contains(*name)).map(|name| (name, false));
+        let layers = source.manifest().layers.keys().map(|layer| (layer.as_str(), true));
+        // By name, so that the parts of a block stay together whatever they are.
+        let order: BTreeMap<&str, bool> = dense.chain(layers).collect();
+        let total = order.len();
+        for (name, packed) in order {
+            match (packed, self.container) {
+                (false, _) => {
+                    writer.copy(source, name)?;
+                    converted.dense += 1;
+                }
+                (true, Container::Lsq | Container::Quench) => {
+                    writer.copy_packed(source, name)?;
+                    converted.packed += 1;
+                }
+                (true, Container::Safetensors) => {
+                    let shape = source.manifest().layers[name].shape;
+                    writer.add_later(format!("{name}.weight"), Dtype::F32, shape, move || decode(source, name))?;
+                    converted.decoded += 1;
+                }
+            }
+        }
+        for (key, value) in source.metadata() {
+            writer.metadata(key, value);
+        }
+        // Whoever observes may stop before anything is written.
+        let stopped = || CheckpointError::Stopped { file: self.to.clone() };
+        if observe(Step::Phase { name: "convert", total }).is_break() {
+            return Err(stopped().into());
+        }
+        let mut done = 0;
+        let Written { tensor_bytes, .. } = writer.finish_with(&mut |what| {
+            let flow = observe(Step::Progress { done, of: total, what });
+            done += 1;
+            flow
+        })?;
+        converted.bytes = tensor_bytes;
+        Ok(converted)
+    }
+
+    /// What lies beside the weights: configuration, tokenizer, plan, licence.
+    fn companions(&self, folder: &Path) -> Result<(), JobError> {
+        let failed = |path: &Path, source| JobError::Read { path: path.to_path_buf(), source };
+        for entry in fs::read_dir(&self.from).map_err(|error| failed(&self.from, error))? {
+            let path = entry.map_err(|error| failed(&self.from, error))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) else {
+                continue;
+            };
+            if !travels(name) {
+                continue;
+            }
+            let mut bytes = fs::read(&path).map_err(|error| failed(&path, error))?;
+            if name == "config.json" && self.container == Container::Safetensors {
+                bytes = unmarked(bytes);
+            }
+            write_atomically(folder.join(name), &bytes)?;
+        }
+        // Sentence encoders keep how they pool one folder down.
+        let pooling = self.from.join(POOLING);
+        if pooling.is_file() {
+            let (bytes, target) = (fs::read(&pooling).map_err(|error| failed(&pooling, error))?, folder.join(POOLING));
+            let parent = target.parent().unwrap_or(folder);
+            fs::create_dir_all(parent).map_err(|source| JobError::Write { path: parent.to_path_buf(), source })?;
+            write_atomically(target, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+const POOLING: &str = "1_Pooling/config.json";
+
+/// Whether a file belongs to a model and is no weights.
+fn travels(name: &str) -> bool {
+    let kinds = [".json", ".txt", ".toml", ".jinja", ".model", ".md"];
+    let known = kinds.into_iter().any(|kind| name.ends_with(kind)) || ["LICENSE", "NOTICE"].contains(&name);
+    known && !name.starts_with('.') && !name.ends_with(".index.json")
+}
+
+/// A configuration without the mark that the weights are packed; anything else as it is.
+fn unmarked(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return bytes };
+    if config["quantization_config"]["quant_method"] != "quench" {
+        return bytes;
+    }
+    if let Some(config) = config.as_object_mut() {
+        config.shift_remove("quantization_config");
+    }
+    let mut text = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+    text.push(b'\n');
+    text
+}
+
+/// A packed layer as little-endian f32.
+fn decode(source: &dyn Source, layer: &str) -> Result<Vec<u8>, CheckpointError> {
+    match native::read(source, layer)? {
+        Some(packed) => Ok(packed.decode().into_iter().flat_map(f32::to_le_bytes).collect()),
+        None => Err(CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: layer.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_spelled_and_read_back() {
+        for container in [Container::Lsq, Container::Quench, Container::Safetensors] {
+            assert_eq!(container.to_string().parse::<Container>().ok(), Some(container));
+        }
+        let error = "gguf".parse::<Container>().unwrap_err().to_string();
+        assert!(error.contains("gguf") && error.contains("lsq, quench or safetensors"), "{error}");
+    }
+
+    #[test]
+    fn what_travels_is_no_weights() {
+        for name in ["config.json", "tokenizer.json", "plan.toml", "vocab.txt", "LICENSE", "tokenizer.model"] {
+            assert!(travels(name), "{name}");
+        }
+        for name in ["model.safetensors", "model.lsq", "model.safetensors.index.json", "pytorch_model.bin", ".x.json"] {
+            assert!(!travels(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_mark_is_removed() {
+        let ours = br#"{"a":1,"quantization_config":{"quant_method":"quench"},"b":2}"#.to_vec();
+        assert_eq!(unmarked(ours), b"{\n  \"a\": 1,\n  \"b\": 2\n}\n");
+        for other in [&br#"{"quantization_config":{"quant_method":"gptq"}}"#[..], b"[]", b"no JSON"] {
+            assert_eq!(unmarked(other.to_vec()), other);
+        }
+    }
+}
