@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 mod golden {
+    mod encoder;
     mod folders;
     mod naive;
     mod reference;

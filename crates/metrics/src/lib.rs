@@ -24,8 +24,10 @@
 mod distortion;
 mod divergence;
 mod host;
+mod rank;
 mod summary;
 
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{agreement, kl_per_token, nll};
+pub use rank::spearman;
 pub use summary::{Bootstrap, Interval, Summary, Total};

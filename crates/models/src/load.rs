@@ -6,9 +6,18 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use quench_checkpoint::{Dtype, Source, native};
 use quench_kernels::QTensor;
-use quench_nn::{LayerInfo, Linear, Part, Role, Weight};
+use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
 
 use crate::ModelError;
+
+/// In which order a file has the matrix of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `[out, in]`, as a [`Weight`] has it.
+    OutIn,
+    /// `[in, out]`: transposed on the way in. Packed matrices are `[out, in]` in any file.
+    InOut,
+}
 
 /// Makes layers under one dotted path of a source.
 #[derive(Clone)]
@@ -19,6 +28,8 @@ pub(crate) struct Loader<'a> {
     pub path: String,
     /// The block under construction.
     pub block: Option<usize>,
+    /// The order of the matrices of its blocks.
+    pub order: Order,
 }
 
 impl Loader<'_> {
@@ -45,14 +56,20 @@ impl Loader<'_> {
         Ok(Layer { info, origin, bias_origin, linear: Linear { weight, bias } })
     }
 
-    /// The parts of a table of vectors `[vocab, dim]`.
-    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<(LayerInfo, Origin, Weight), ModelError> {
-        self.weight(name, shape, "", Role::Embedding)
+    /// A table of vectors `[vocab, dim]`.
+    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
+        let (info, origin, weight) = self.weight(name, shape, "", Role::Embedding)?;
+        Ok(Table { info, origin, embedding: Embedding::new(weight) })
     }
 
     /// A vector, the gain of a norm for example.
     pub(crate) fn vector(&self, name: &str, width: usize) -> Result<Stored<1>, ModelError> {
         self.stored(name, [width])
+    }
+
+    /// A matrix that is never quantized.
+    pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Stored<2>, ModelError> {
+        self.stored(name, shape)
     }
 
     fn role(&self) -> Role {
@@ -82,7 +99,13 @@ impl Loader<'_> {
             let weight = Weight::Quantized(QTensor::from_packed(&packed, self.device));
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
-        let mut stored = self.stored(&format!("{name}.weight"), shape)?;
+        let mut stored = match (role, self.order) {
+            (Role::Block, Order::InOut) => {
+                let stored = self.stored(&format!("{name}.weight"), [shape[1], shape[0]])?;
+                Stored { shape, transposed: true, ..stored }
+            }
+            _ => self.stored(&format!("{name}.weight"), shape)?,
+        };
         // What is usually left dense stays in the halves of its file; what is quantized is worked on in f32.
         if role != Role::Block {
             stored.keep_halves();
@@ -102,7 +125,7 @@ impl Loader<'_> {
             }
             Some(_) => {
                 let (source, device) = (self.source.clone(), self.device.clone());
-                Ok(Stored { source, device, name: tensor, shape, dtype: DType::F32 })
+                Ok(Stored { source, device, name: tensor, shape, dtype: DType::F32, transposed: false })
             }
         }
     }
@@ -117,6 +140,8 @@ pub(crate) struct Stored<const D: usize> {
     shape: [usize; D],
     /// On the device.
     dtype: DType,
+    /// Whether the file has the matrix the other way round; such a tensor is one of f32.
+    transposed: bool,
 }
 
 impl<const D: usize> Stored<D> {
@@ -134,7 +159,8 @@ impl<const D: usize> Stored<D> {
 
     /// The values; beside them, only this tensor's bytes are mapped, and only for as long as it takes.
     fn values(&self) -> Result<Vec<f32>, ModelError> {
-        Ok(self.source.tensor(&self.name)?.to_finite_f32()?)
+        let values = self.source.tensor(&self.name)?.to_finite_f32()?;
+        Ok(if self.transposed { transposed(&values, self.shape[0]) } else { values })
     }
 
     /// The tensor, in its dtype whatever that of the file.
@@ -182,6 +208,12 @@ impl<const D: usize> Stored<D> {
             Err(_) => false,
         }
     }
+}
+
+/// The transpose of a matrix of `columns` columns; row-major both.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let rows = values.len() / columns;
+    (0..values.len()).map(|index| values[index % rows * columns + index / rows]).collect()
 }
 
 /// The way back from a weight to its file.
@@ -247,5 +279,27 @@ impl Layer {
 
     pub(crate) fn open(&mut self) -> Part<'_> {
         self.origin.open(&self.info, &mut self.linear.weight)
+    }
+}
+
+/// An embedding that knows its name and its file.
+#[derive(Clone)]
+pub(crate) struct Table {
+    pub info: LayerInfo,
+    pub embedding: Embedding,
+    origin: Origin,
+}
+
+impl Table {
+    pub(crate) fn load(&mut self) -> Result<(), ModelError> {
+        self.origin.load(&mut self.embedding.weight)
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.origin.release(&mut self.embedding.weight);
+    }
+
+    pub(crate) fn open(&mut self) -> Part<'_> {
+        self.origin.open(&self.info, &mut self.embedding.weight)
     }
 }
