@@ -11,8 +11,10 @@ use burn::tensor::{Device, Tensor};
 mod golden {
     mod encoder;
     mod folders;
+    mod gpt2;
     mod naive;
     mod reference;
+    mod resnet;
     mod tiny;
 }
 

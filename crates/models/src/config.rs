@@ -522,6 +522,34 @@ mod tests {
     }
 
     #[test]
+    fn gpt2_by_its_own_keys() {
+        let gpt2 = json!({
+            "model_type": "gpt2", "vocab_size": 199, "n_embd": 48, "n_head": 6, "n_layer": 3, "n_positions": 128,
+            "n_inner": null, "layer_norm_epsilon": 1e-6, "bos_token_id": 1,
+        });
+        let config = read(&gpt2).unwrap();
+        assert_eq!((config.hidden_size, config.heads, config.kv_heads, config.head_dim), (48, 6, 6, 8));
+        assert_eq!((config.intermediate_size, config.max_positions, config.norm_eps), (192, 128, 1e-6));
+        assert_eq!((config.positions, config.norm, config.feed), (Positions::Learned, NormKind::Layer, Feed::Plain));
+        assert_eq!((config.activation, config.tied), (Activation::GeluTanh, true));
+        assert_eq!(config.layers, [LayerConfig { window: None, rope: None }; 3]);
+        assert_eq!(config.attention_scale, 8f64.powf(-0.5));
+        let cases = [
+            (json!({ "n_embd": 50 }), vec!["`n_head`", "divisor of hidden_size 50"]),
+            (json!({ "n_layer": 0 }), vec!["`n_layer`", "found 0"]),
+            (json!({ "activation_function": "relu6" }), vec!["`activation_function`", "relu6"]),
+            (json!({ "scale_attn_by_inverse_layer_idx": true }), vec!["`scale_attn_by_inverse_layer_idx`", "true"]),
+        ];
+        for (change, words) in cases {
+            let message = read(&with(&gpt2, change)).unwrap_err().to_string();
+            for word in words {
+                assert!(message.contains(word), "{message:?} does not name {word:?}");
+            }
+        }
+        assert_eq!(read(&with(&gpt2, json!({ "n_inner": 100 }))).unwrap().intermediate_size, 100);
+    }
+
+    #[test]
     fn what_makes_no_model_is_named() {
         let rope = |parameters: Value| json!({ "rope_parameters": parameters });
         let cases = [

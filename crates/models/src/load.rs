@@ -45,7 +45,9 @@ impl Loader<'_> {
 
     /// A linear layer `[out, in]`, which reads `site`.
     pub(crate) fn linear(&self, name: &str, shape: [usize; 2], bias: bool, site: &str) -> Result<Layer, ModelError> {
-        let (info, origin, weight) = self.weight(name, shape, site, self.role())?;
+        let turned = self.role() == Role::Block && self.order == Order::InOut;
+        let file = if turned { [shape[1], shape[0]] } else { shape };
+        let (info, origin, weight) = self.weight(name, shape, site, self.role(), &file)?;
         let (bias, bias_origin) = match bias {
             false => (None, None),
             true => {
@@ -58,8 +60,21 @@ impl Loader<'_> {
 
     /// A table of vectors `[vocab, dim]`.
     pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
-        let (info, origin, weight) = self.weight(name, shape, "", Role::Embedding)?;
+        let (info, origin, weight) = self.weight(name, shape, "", Role::Embedding, &shape)?;
         Ok(Table { info, origin, embedding: Embedding::new(weight) })
+    }
+
+    /// A convolution of `[out, in]` channels, its matrix `[out, in · kernel]`; outside of blocks, the network's first.
+    pub(crate) fn convolution(
+        &self,
+        name: &str,
+        [out, channels]: [usize; 2],
+        [height, width]: [usize; 2],
+        site: &str,
+    ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        let role = if self.block.is_some() { Role::Block } else { Role::Embedding };
+        let shape = [out, channels * height * width];
+        self.weight(name, shape, site, role, &[out, channels, height, width])
     }
 
     /// A vector, the gain of a norm for example.
@@ -76,12 +91,14 @@ impl Loader<'_> {
         if self.block.is_some() { Role::Block } else { Role::Head }
     }
 
+    /// - `file`: the shape of the dense tensor in the file
     fn weight(
         &self,
         name: &str,
         shape: [usize; 2],
         site: &str,
         role: Role,
+        file: &[usize],
     ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
         let layer = format!("{}{name}", self.path);
         let info = LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block };
@@ -99,13 +116,9 @@ impl Loader<'_> {
             let weight = Weight::Quantized(QTensor::from_packed(&packed, self.device));
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
-        let mut stored = match (role, self.order) {
-            (Role::Block, Order::InOut) => {
-                let stored = self.stored(&format!("{name}.weight"), [shape[1], shape[0]])?;
-                Stored { shape, transposed: true, ..stored }
-            }
-            _ => self.stored(&format!("{name}.weight"), shape)?,
-        };
+        let transposed = role == Role::Block && self.order == Order::InOut;
+        let stored = self.stored_as(&format!("{name}.weight"), shape, file)?;
+        let mut stored = Stored { transposed, ..stored };
         // What is usually left dense stays in the halves of its file; what is quantized is worked on in f32.
         if role != Role::Block {
             stored.keep_halves();
@@ -116,12 +129,22 @@ impl Loader<'_> {
 
     /// A dense tensor, its presence and shape checked from the headers alone.
     fn stored<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Stored<D>, ModelError> {
+        self.stored_as(name, shape, &shape)
+    }
+
+    /// A dense tensor that has the shape `file` in the file.
+    fn stored_as<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        file: &[usize],
+    ) -> Result<Stored<D>, ModelError> {
         let tensor = format!("{}{name}", self.path);
         let path = || self.source.path().to_owned();
         match self.source.info(&tensor) {
-            None => Err(ModelError::MissingTensor { path: path(), tensor, expected: shape.to_vec() }),
-            Some(info) if info.shape != shape => {
-                Err(ModelError::Shape { path: path(), tensor, expected: shape.to_vec(), found: info.shape })
+            None => Err(ModelError::MissingTensor { path: path(), tensor, expected: file.to_vec() }),
+            Some(info) if info.shape != file => {
+                Err(ModelError::Shape { path: path(), tensor, expected: file.to_vec(), found: info.shape })
             }
             Some(_) => {
                 let (source, device) = (self.source.clone(), self.device.clone());

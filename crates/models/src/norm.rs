@@ -9,6 +9,7 @@ use crate::load::{Loader, Stored};
 
 /// A norm over the last dimension, of the kind that the configuration names.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred bytes beside matrices of megabytes")]
 pub(crate) enum Norm {
     Rms(RmsNorm),
     Layer(LayerNorm),
