@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 mod golden {
+    mod encoder;
     mod folders;
+    mod gpt2;
     mod naive;
     mod reference;
+    mod resnet;
     mod tiny;
 }
 

@@ -46,7 +46,7 @@ impl Naive<'_> {
         if self.config.qk_norm {
             x = self.norm(&format!("model.layers.{block}.self_attn.{norm}"), &x);
         }
-        let rope = &self.config.ropes[self.config.layers[block].rope];
+        let rope = &self.config.ropes[self.config.layers[block].rope.expect("a rotary family")];
         let (frequencies, factor) = rope.frequencies();
         let half = rope.rotary / 2;
         let plain = x.clone();

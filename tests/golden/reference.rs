@@ -1,4 +1,4 @@
-//! Nine families against the logits of the reference library, known perplexities, and cached decoding.
+//! Ten families against the logits of the reference library, known perplexities, and cached decoding.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,7 +16,8 @@ use crate::{data, devices, error, first_device, values};
 /// Largest difference over largest value, of logits and hidden states, against the reference library in f32.
 const TOLERANCE: f64 = 1e-4;
 
-const FAMILIES: [&str; 9] = ["llama", "llama3-rope", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi3"];
+const FAMILIES: [&str; 10] =
+    ["llama", "llama3-rope", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "phi3", "gpt2"];
 
 /// One model folder of the reference library and what it computed.
 struct Golden {

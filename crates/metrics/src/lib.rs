@@ -26,12 +26,14 @@
 mod distortion;
 mod divergence;
 mod host;
+mod rank;
 mod sorted;
 mod source;
 mod summary;
 
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{agreement, kl_per_token, nll};
+pub use rank::spearman;
 pub use sorted::{Sorted, Steps, Tally};
 pub use source::{Source, shannon_db};
 pub use summary::{Bootstrap, Interval, Summary, Total};

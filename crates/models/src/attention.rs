@@ -8,6 +8,7 @@ use crate::ModelError;
 use crate::cache::LayerCache;
 use crate::config::{AttentionBias, DecoderConfig, LayerConfig};
 use crate::context::Context;
+use crate::family;
 use crate::load::{Layer, Loader};
 use crate::norm::Norm;
 use crate::projection::Projection;
@@ -34,17 +35,19 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// The attention of one layer; `loader` is at `self_attn`.
+    /// The attention of one layer; `loader` is at its part of the block.
     pub(crate) fn new(loader: &Loader<'_>, config: &DecoderConfig, layer: LayerConfig) -> Result<Self, ModelError> {
-        let output_site = loader.site("o_proj.input");
+        let names = family::names(config.family);
+        let output_site = loader.site(&format!("{}.input", names.attention_output));
         let (hidden, head_dim) = (config.hidden_size, config.head_dim);
         let (q, kv) = (config.heads * head_dim, config.kv_heads * head_dim);
         let bias = config.attention_bias != AttentionBias::None;
         let parts = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
-        let input = Projection::new(loader, config, "qkv_proj", parts, bias)?;
-        let output = loader.linear("o_proj", [hidden, q], config.attention_bias == AttentionBias::All, &output_site)?;
+        let input = Projection::new(loader, config, names.qkv, parts, bias)?;
+        let bias = config.attention_bias == AttentionBias::All;
+        let output = loader.linear(names.attention_output, [hidden, q], bias, &output_site)?;
         let norm = |name: &str| -> Result<Option<Norm>, ModelError> {
-            config.qk_norm.then(|| Norm::new(loader, name, head_dim, config.gain, config.norm_eps)).transpose()
+            config.qk_norm.then(|| Norm::new(loader, name, head_dim, config)).transpose()
         };
         Ok(Self {
             query_norm: norm("q_norm")?,
@@ -74,9 +77,12 @@ impl Attention {
         // [batch, seq, heads · head_dim] → [batch, heads, seq, head_dim]
         let split = |x: Tensor<3>, heads: usize| x.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
         let (q, k, v) = (split(q, self.heads), split(k, self.kv_heads), split(v, self.kv_heads));
-        let rope = context.rope(self.layer.rope);
-        let q = rope.apply(normed(&self.query_norm, q));
-        let k = rope.apply(normed(&self.key_norm, k));
+        let turned = |x: Tensor<4>| match self.layer.rope {
+            Some(rope) => context.rope(rope).apply(x),
+            None => x,
+        };
+        let q = turned(normed(&self.query_norm, q));
+        let k = turned(normed(&self.key_norm, k));
         let (k, v) = match cache {
             Some(cache) => cache.extend(k, v),
             None => (k.swap_dims(2, 3), v),

@@ -17,7 +17,7 @@ pub struct DecoderConfig {
     pub vocab_size: usize,
     /// Width of the hidden state.
     pub hidden_size: usize,
-    /// Width of the gated layer.
+    /// Width of the gated or hidden layer of a block.
     pub intermediate_size: usize,
     /// Query heads.
     pub heads: usize,
@@ -27,7 +27,11 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// The longest context the model was made for, in tokens.
     pub max_positions: usize,
-    /// The ε of the norms, added to the mean square.
+    /// How positions enter.
+    pub positions: Positions,
+    /// What the norms compute.
+    pub norm: NormKind,
+    /// The ε of the norms, added to the mean square or the variance.
     pub norm_eps: f64,
     /// Whether the norms multiply by `w` or by `1 + w`.
     pub gain: Gain,
@@ -35,11 +39,13 @@ pub struct DecoderConfig {
     pub norms: Norms,
     /// Whether queries and keys are normed head by head.
     pub qk_norm: bool,
-    /// The gate's function.
+    /// What stands between the attentions.
+    pub feed: Feed,
+    /// The function of the gate, or of the one hidden layer.
     pub activation: Activation,
     /// Which attention projections have a bias.
     pub attention_bias: AttentionBias,
-    /// Whether the projections of the gated layer have a bias.
+    /// Whether the projections of the gated or hidden layer have a bias.
     pub mlp_bias: bool,
     /// Whether q, k, v and gate, up are one matrix each.
     pub projections: Projections,
@@ -53,7 +59,7 @@ pub struct DecoderConfig {
     pub embedding_scale: f64,
     /// Whether the head is the embedding again.
     pub tied: bool,
-    /// The rotary embeddings in use; layers name theirs by index.
+    /// The rotary embeddings in use; layers name theirs by index. Empty where positions are learned.
     pub ropes: Vec<Rope>,
     /// The layers, in order.
     pub layers: Vec<LayerConfig>,
@@ -68,8 +74,8 @@ pub struct DecoderConfig {
 pub struct LayerConfig {
     /// How many positions a query sees, its own included; all before it where `None`.
     pub window: Option<usize>,
-    /// Index into [`DecoderConfig::ropes`].
-    pub rope: usize,
+    /// Index into [`DecoderConfig::ropes`]; `None` where positions are learned.
+    pub rope: Option<usize>,
 }
 
 /// A family of decoders.
@@ -91,12 +97,23 @@ pub enum Family {
     Qwen3,
     /// Phi 3, 3.5 and 4.
     Phi3,
+    /// GPT-2.
+    Gpt2,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 8] =
-        [Self::Llama, Self::Mistral, Self::Gemma, Self::Gemma2, Self::Gemma3, Self::Qwen2, Self::Qwen3, Self::Phi3];
+    pub const ALL: [Self; 9] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Gemma,
+        Self::Gemma2,
+        Self::Gemma3,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Phi3,
+        Self::Gpt2,
+    ];
 
     /// The `model_type` of the configuration.
     pub const fn name(self) -> &'static str {
@@ -109,6 +126,7 @@ impl Family {
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
             Self::Phi3 => "phi3",
+            Self::Gpt2 => "gpt2",
         }
     }
 }
@@ -117,6 +135,33 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// How positions enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// Queries and keys are turned by [`Rope`]s.
+    Rotary,
+    /// A learned vector per position is added to the embedding: GPT-2.
+    Learned,
+}
+
+/// What a norm computes, over the hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / √(mean(x²) + ε) · gain`.
+    Rms,
+    /// `(x − mean(x)) / √(var(x) + ε) · w + b`.
+    Layer,
+}
+
+/// The part of a block that sees one position at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// `W_down · (act(W_gate x) ⊙ W_up x)`.
+    Gated,
+    /// `W_out · act(W_in x)`: GPT-2.
+    Plain,
 }
 
 /// What a norm multiplies by.
@@ -128,7 +173,7 @@ pub enum Gain {
     PlusOne,
 }
 
-/// Where in a block the norms stand; `f` is the attention or the gated layer.
+/// Where in a block the norms stand; `f` is the attention or what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norms {
     /// `x + f(norm(x))`.
@@ -137,7 +182,7 @@ pub enum Norms {
     Around,
 }
 
-/// The function of the gate.
+/// The function of the gate, or of the one hidden layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x · σ(x)`.
@@ -164,7 +209,7 @@ pub enum AttentionBias {
 pub enum Projections {
     /// `q_proj`, `k_proj`, `v_proj`; `gate_proj`, `up_proj`.
     Separate,
-    /// `qkv_proj`; `gate_up_proj`: Phi 3.
+    /// `qkv_proj`; `gate_up_proj`: Phi 3, and `c_attn` of GPT-2.
     Fused,
 }
 
@@ -207,10 +252,13 @@ impl DecoderConfig {
             kv_heads,
             head_dim,
             max_positions: fields.size("max_position_embeddings")?,
+            positions: traits.positions,
+            norm: traits.norm,
             norm_eps: fields.positive("rms_norm_eps")?,
             gain: traits.gain,
             norms: traits.norms,
             qk_norm: traits.qk_norm,
+            feed: traits.feed,
             activation: traits.activation,
             attention_bias: traits.attention_bias,
             mlp_bias: traits.mlp_bias,
@@ -229,7 +277,7 @@ impl DecoderConfig {
 }
 
 /// Far above every real model; a damaged file is refused before anything is allocated for it.
-const MOST_LAYERS: usize = 4096;
+pub(crate) const MOST_LAYERS: usize = 4096;
 
 /// The layers, each with its window and rotary embedding.
 fn layers(fields: &Fields, traits: &Traits, head_dim: usize) -> Result<(Vec<Rope>, Vec<LayerConfig>), ModelError> {
@@ -255,12 +303,16 @@ fn layers(fields: &Fields, traits: &Traits, head_dim: usize) -> Result<(Vec<Rope
     };
     // Where the family has no window, `sliding_attention` in the list asks for nothing.
     let window = traits.window;
+    if traits.positions == Positions::Learned {
+        let layer = |sliding: bool| LayerConfig { window: window.filter(|_| sliding), rope: None };
+        return Ok((Vec::new(), sliding.into_iter().map(layer).collect()));
+    }
     let (full, local) = ropes(fields, traits, head_dim)?;
     let shared = full == local;
     let ropes = if shared { vec![full] } else { vec![full, local] };
     let layers = sliding
         .into_iter()
-        .map(|sliding| LayerConfig { window: window.filter(|_| sliding), rope: usize::from(sliding && !shared) })
+        .map(|sliding| LayerConfig { window: window.filter(|_| sliding), rope: Some(usize::from(sliding && !shared)) })
         .collect();
     Ok((ropes, layers))
 }
@@ -344,7 +396,7 @@ mod tests {
         let config = read(&llama()).unwrap();
         assert_eq!((config.heads, config.kv_heads, config.head_dim), (6, 2, 8));
         assert_eq!((config.bos, config.eos.as_slice()), (Some(1), [2, 3].as_slice()));
-        assert_eq!(config.layers, [LayerConfig { window: None, rope: 0 }; 3]);
+        assert_eq!(config.layers, [LayerConfig { window: None, rope: Some(0) }; 3]);
         assert_eq!(config.ropes, [Rope { theta: 500000.0, rotary: 8, scaling: RopeScaling::Default }]);
         assert_eq!(config.attention_scale, 8f64.powf(-0.5));
         // Llama 1 has one key head per query head, and does not say so.
@@ -420,7 +472,11 @@ mod tests {
         assert_eq!(config.ropes, [expected(1e6), expected(1e4)]);
         for (index, layer) in config.layers.iter().enumerate() {
             let full = index == 5;
-            assert_eq!(*layer, LayerConfig { window: (!full).then_some(16), rope: usize::from(!full) }, "{index}");
+            assert_eq!(
+                *layer,
+                LayerConfig { window: (!full).then_some(16), rope: Some(usize::from(!full)) },
+                "{index}"
+            );
         }
         assert!(config.tied && config.qk_norm);
         assert_eq!((config.attention_cap, config.logit_cap), (None, None));
@@ -463,6 +519,34 @@ mod tests {
             |config: &Value| -> Vec<_> { read(config).unwrap().layers.iter().map(|layer| layer.window).collect() };
         assert_eq!(windows(&qwen), [None; 3]);
         assert_eq!(windows(&with(&qwen, json!({ "use_sliding_window": true }))), [None, Some(16), Some(16)]);
+    }
+
+    #[test]
+    fn gpt2_by_its_own_keys() {
+        let gpt2 = json!({
+            "model_type": "gpt2", "vocab_size": 199, "n_embd": 48, "n_head": 6, "n_layer": 3, "n_positions": 128,
+            "n_inner": null, "layer_norm_epsilon": 1e-6, "bos_token_id": 1,
+        });
+        let config = read(&gpt2).unwrap();
+        assert_eq!((config.hidden_size, config.heads, config.kv_heads, config.head_dim), (48, 6, 6, 8));
+        assert_eq!((config.intermediate_size, config.max_positions, config.norm_eps), (192, 128, 1e-6));
+        assert_eq!((config.positions, config.norm, config.feed), (Positions::Learned, NormKind::Layer, Feed::Plain));
+        assert_eq!((config.activation, config.tied), (Activation::GeluTanh, true));
+        assert_eq!(config.layers, [LayerConfig { window: None, rope: None }; 3]);
+        assert_eq!(config.attention_scale, 8f64.powf(-0.5));
+        let cases = [
+            (json!({ "n_embd": 50 }), vec!["`n_head`", "divisor of hidden_size 50"]),
+            (json!({ "n_layer": 0 }), vec!["`n_layer`", "found 0"]),
+            (json!({ "activation_function": "relu6" }), vec!["`activation_function`", "relu6"]),
+            (json!({ "scale_attn_by_inverse_layer_idx": true }), vec!["`scale_attn_by_inverse_layer_idx`", "true"]),
+        ];
+        for (change, words) in cases {
+            let message = read(&with(&gpt2, change)).unwrap_err().to_string();
+            for word in words {
+                assert!(message.contains(word), "{message:?} does not name {word:?}");
+            }
+        }
+        assert_eq!(read(&with(&gpt2, json!({ "n_inner": 100 }))).unwrap().intermediate_size, 100);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::rope::RopeTable;
 
 /// Added to the score of what a query must not see: its exponential is exactly 0 in f32. Finite, because shading
 /// languages may assume that infinities do not happen.
-const HIDDEN: f32 = -1e30;
+pub(crate) const HIDDEN: f32 = -1e30;
 
 /// Rotary tables and masks of one run of positions; made once in `start`, shared by reference.
 #[derive(Debug)]

@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::{Folder, Source};
 use quench_kernels::Activations;
-use quench_nn::{Embedding, LayerInfo, LoadError, Model, Part, Section, Tap};
+use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap};
 
 use crate::ModelError;
 use crate::attention::{Attention, capped};
 use crate::cache::{Cache, LayerCache};
-use crate::config::{DecoderConfig, LayerConfig, Norms};
+use crate::config::{DecoderConfig, LayerConfig, Norms, Positions};
 use crate::context::Context;
-use crate::load::{Layer, Loader, Origin};
+use crate::family;
+use crate::load::{Layer, Loader, Table};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
+use crate::positions::PositionTable;
 
-/// Where the decoder's tensors stand in a file; models that also see images keep it one or two names down.
-const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 /// The input of the head.
 const HEAD_SITE: &str = "lm_head.input";
 
@@ -46,6 +46,8 @@ pub struct Decoder {
     source: Arc<dyn Source>,
     device: Device,
     embedding: Table,
+    /// Absent where positions are rotary.
+    positions: Option<PositionTable>,
     blocks: Vec<Block>,
     norm: Norm,
     /// Absent in a tied model.
@@ -75,24 +77,6 @@ impl Carry {
     }
 }
 
-/// The embedding, with its name and file.
-#[derive(Clone)]
-struct Table {
-    info: LayerInfo,
-    origin: Origin,
-    embedding: Embedding,
-}
-
-impl Table {
-    fn load(&mut self) -> Result<(), ModelError> {
-        self.origin.load(&mut self.embedding.weight)
-    }
-
-    fn release(&mut self) {
-        self.origin.release(&mut self.embedding.weight);
-    }
-}
-
 /// One block.
 #[derive(Clone)]
 struct Block {
@@ -106,18 +90,19 @@ struct Block {
 
 impl Block {
     fn new(loader: &Loader<'_>, config: &DecoderConfig, layer: LayerConfig) -> Result<Self, ModelError> {
-        let norm = |name: &str| Norm::new(loader, name, config.hidden_size, config.gain, config.norm_eps);
+        let names = family::names(config.family);
+        let norm = |name: &str| Norm::new(loader, name, config.hidden_size, config);
         // "post_attention" is the norm before the gated layer in most families, and after the attention in Gemma 2.
         let (after_attention, before_mlp, after_mlp) = match config.norms {
-            Norms::Before => (None, "post_attention_layernorm", None),
+            Norms::Before => (None, names.before_mlp, None),
             Norms::Around => {
                 let after_mlp = norm("post_feedforward_layernorm")?;
                 (Some(norm("post_attention_layernorm")?), "pre_feedforward_layernorm", Some(after_mlp))
             }
         };
         Ok(Self {
-            before_attention: norm("input_layernorm")?,
-            attention: Attention::new(&loader.at("self_attn"), config, layer)?,
+            before_attention: norm(names.before_attention)?,
+            attention: Attention::new(&loader.at(names.attention), config, layer)?,
             after_attention,
             before_mlp: norm(before_mlp)?,
             mlp: Mlp::new(&loader.at("mlp"), config)?,
@@ -163,26 +148,35 @@ impl Decoder {
         let has = |layer: String| {
             source.info(&format!("{layer}.weight")).is_some() || quench_checkpoint::native::is_packed(&*source, &layer)
         };
-        let prefix = PREFIXES.into_iter().find(|prefix| has(format!("{prefix}embed_tokens"))).unwrap_or(PREFIXES[0]);
-        let root = Loader { source: &source, device, path: String::new(), block: None };
+        let names = family::names(config.family);
+        let prefix = names.prefixes.iter().find(|prefix| has(format!("{prefix}{}", names.embedding)));
+        let prefix = *prefix.unwrap_or(&names.prefixes[0]);
+        let root = Loader { source: &source, device, path: String::new(), block: None, order: names.order };
         let loader = Loader { path: prefix.to_owned(), ..root.clone() };
         let shape = [config.vocab_size, config.hidden_size];
-        let (info, origin, weight) = loader.table("embed_tokens", shape)?;
+        let embedding = loader.table(names.embedding, shape)?;
+        let positions = match config.positions {
+            Positions::Rotary => None,
+            Positions::Learned => {
+                Some(PositionTable::new(&loader, names.positions, [config.max_positions, config.hidden_size])?)
+            }
+        };
         let blocks = config
             .layers
             .iter()
             .enumerate()
             .map(|(index, layer)| {
-                let loader = Loader { block: Some(index), ..loader.at(&format!("layers.{index}")) };
+                let loader = Loader { block: Some(index), ..loader.at(&format!("{}.{index}", names.blocks)) };
                 Block::new(&loader, &config, *layer)
             })
             .collect::<Result<_, _>>()?;
-        let norm = Norm::new(&loader, "norm", config.hidden_size, config.gain, config.norm_eps)?;
+        let norm = Norm::new(&loader, names.last_norm, config.hidden_size, &config)?;
         let head = if config.tied { None } else { Some(root.linear("lm_head", shape, false, HEAD_SITE)?) };
         Ok(Self {
-            embedding: Table { info, origin, embedding: Embedding::new(weight) },
+            embedding,
             config: Arc::new(config),
             device: device.clone(),
+            positions,
             blocks,
             norm,
             head,
@@ -233,7 +227,7 @@ impl Decoder {
     ///
     /// # Panics
     ///
-    /// If `cache` was made for another configuration or another batch.
+    /// If `cache` was made for another configuration or another batch, or learned positions end before the last token.
     pub fn step(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
         let hidden = self.advance(ids, cache);
         self.logits(hidden, &mut ())
@@ -256,7 +250,7 @@ impl Decoder {
         assert_eq!(cache.layers.len(), self.blocks.len(), "the cache was made for another model");
         let count = ids.dims()[1];
         let context = Context::new(&self.config, cache.seen(), count, &self.device);
-        let mut hidden = self.embed(ids);
+        let mut hidden = self.embed(ids, cache.seen());
         for (block, cache) in self.blocks.iter().zip(&mut cache.layers) {
             hidden = block.forward(hidden, &context, Some(cache), &mut ());
         }
@@ -264,10 +258,14 @@ impl Decoder {
         hidden
     }
 
-    /// `[batch, seq]` → `[batch, seq, hidden]`.
-    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    /// `[batch, seq]`, from position `start` → `[batch, seq, hidden]`.
+    fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
         let x = self.embedding.embedding.forward(ids);
-        if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }
+        let x = if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) };
+        match &self.positions {
+            Some(positions) => positions.add(x, start),
+            None => x,
+        }
     }
 
     /// `[batch, seq, hidden]` → `[batch, seq, vocab]`.
@@ -290,7 +288,12 @@ impl Decoder {
 
     fn load_section(&mut self, section: Section) -> Result<(), ModelError> {
         match section {
-            Section::Embedding => self.embedding.load(),
+            Section::Embedding => {
+                if let Some(positions) = &mut self.positions {
+                    positions.load()?;
+                }
+                self.embedding.load()
+            }
             Section::Block(index) => self.blocks[index].load(),
             Section::Head => {
                 self.norm.load()?;
@@ -349,7 +352,7 @@ impl Model for Decoder {
 
     fn start<T: Tap>(&self, input: Self::Input, _tap: &mut T) -> Carry {
         let context = self.context(input.dims()[1]);
-        Carry { hidden: self.embed(input), context }
+        Carry { hidden: self.embed(input, 0), context }
     }
 
     fn block<T: Tap>(&self, index: usize, carry: Carry, tap: &mut T) -> Carry {
@@ -363,10 +366,7 @@ impl Model for Decoder {
 
     fn open(&mut self, section: Section) -> Vec<Part<'_>> {
         match section {
-            Section::Embedding => {
-                let Table { info, origin, embedding } = &mut self.embedding;
-                vec![origin.open(info, &mut embedding.weight)]
-            }
+            Section::Embedding => vec![self.embedding.open()],
             Section::Block(index) => {
                 let block = &mut self.blocks[index];
                 block.attention.open().chain(block.mlp.open()).collect()

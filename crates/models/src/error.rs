@@ -107,6 +107,14 @@ pub enum ModelError {
         /// `vocab_size` of the model.
         vocab_size: usize,
     },
+    /// An image file cannot be read as one.
+    #[error("{} is no JPEG or PNG image: {message}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        message: String,
+    },
     /// A text file has nothing in it, or is not text.
     #[error("{} is no text: {reason}", path.display())]
     Text {

@@ -19,6 +19,8 @@ pub(crate) struct Fields {
     /// The dotted path of a nested object, with its last dot; empty at the top.
     at: String,
     values: Map<String, Value>,
+    /// Keys that this file spells in its own way: ours, then the file's.
+    spelling: &'static [(&'static str, &'static str)],
 }
 
 impl Fields {
@@ -26,7 +28,7 @@ impl Fields {
     pub(crate) fn read(path: &Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(ModelError::read(path))?;
         let values = serde_json::from_str(&text).map_err(ModelError::json(path))?;
-        Ok(Self { path: path.to_owned(), at: String::new(), values })
+        Ok(Self { path: path.to_owned(), at: String::new(), values, spelling: &[] })
     }
 
     /// Fills in what is absent (not what is `null`).
@@ -44,8 +46,17 @@ impl Fields {
         self.values.insert(key.to_owned(), value);
     }
 
+    /// Reads some keys under the names that the file has for them; errors name the file's.
+    pub(crate) fn with_spelling(self, spelling: &'static [(&'static str, &'static str)]) -> Self {
+        Self { spelling, ..self }
+    }
+
+    fn spelled<'a>(&self, key: &'a str) -> &'a str {
+        self.spelling.iter().find(|(ours, _)| *ours == key).map_or(key, |(_, theirs)| theirs)
+    }
+
     pub(crate) fn raw(&self, key: &str) -> Option<&Value> {
-        self.values.get(key).filter(|value| !value.is_null())
+        self.values.get(self.spelled(key)).filter(|value| !value.is_null())
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -54,6 +65,7 @@ impl Fields {
 
     /// The error that `key` is not what it must be.
     pub(crate) fn wrong(&self, key: &str, expected: impl Into<String>) -> ModelError {
+        let key = self.spelled(key);
         let found = match self.values.get(key) {
             Some(value) => value.to_string(),
             None => "nothing".to_owned(),
@@ -68,6 +80,7 @@ impl Fields {
 
     /// The error that `key` asks for something not supported.
     pub(crate) fn unsupported(&self, key: &str, found: &str, known: &[&str]) -> ModelError {
+        let key = self.spelled(key);
         ModelError::Unsupported {
             path: self.path.clone(),
             key: format!("{}{key}", self.at),
@@ -81,7 +94,8 @@ impl Fields {
         match self.raw(key) {
             None => Ok(None),
             Some(Value::Object(values)) => {
-                Ok(Some(Self { path: self.path.clone(), at: format!("{}{key}.", self.at), values: values.clone() }))
+                let (path, at) = (self.path.clone(), format!("{}{key}.", self.at));
+                Ok(Some(Self { path, at, values: values.clone(), spelling: &[] }))
             }
             Some(_) => Err(self.wrong(key, "an object")),
         }

@@ -1,7 +1,7 @@
-//! Language models read from a Hugging Face folder.
+//! Models read from a Hugging Face folder.
 //!
-//! One decoder, written once, serves Llama, Mistral, Gemma 1 to 3, Qwen 2 and 3, and Phi 3: what differs between them is
-//! data in a [`DecoderConfig`]. Its layers bear their Hugging Face names and are dense or packed, as the folder has
+//! One decoder, written once, serves Llama, Mistral, Gemma 1 to 3, Qwen 2 and 3, Phi 3 and GPT-2: what differs between them is
+//! data in a [`DecoderConfig`]. [`Encoder`] is BERT, and makes vectors of sentences; [`ResNet`] reads images. Their layers bear their Hugging Face names and are dense or packed, as the folder has
 //! them. Dense weights are read block by block, through [`Model::load`](quench_nn::Model::load) or on first use.
 //!
 //! ```no_run
@@ -28,13 +28,17 @@ mod cache;
 mod config;
 mod context;
 mod decoder;
+mod encoder;
 mod error;
 mod family;
 mod fields;
+mod images;
 mod load;
 mod mlp;
 mod norm;
+mod positions;
 mod projection;
+mod resnet;
 mod rope;
 mod tokenizer;
 
@@ -43,9 +47,14 @@ pub mod spark;
 pub mod text;
 
 pub use cache::Cache;
-pub use config::{Activation, AttentionBias, DecoderConfig, Family, Gain, LayerConfig, Norms, Projections};
+pub use config::{
+    Activation, AttentionBias, DecoderConfig, Family, Feed, Gain, LayerConfig, NormKind, Norms, Positions, Projections,
+};
 pub use decoder::{Carry, Decoder, open};
+pub use encoder::{Encoder, EncoderConfig, Hidden, Sentences};
 pub use error::ModelError;
 pub use generate::ids;
+pub use images::Preparation;
+pub use resnet::{Layout, ResNet, ResNetConfig, Unit};
 pub use rope::{Rope, RopeScaling};
 pub use tokenizer::{TextStream, Tokenizer};

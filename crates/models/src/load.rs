@@ -6,9 +6,18 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use quench_checkpoint::{Dtype, Source, native};
 use quench_kernels::QTensor;
-use quench_nn::{LayerInfo, Linear, Part, Role, Weight};
+use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
 
 use crate::ModelError;
+
+/// In which order a file has the matrix of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `[out, in]`, as a [`Weight`] has it.
+    OutIn,
+    /// `[in, out]`: transposed on the way in. Packed matrices are `[out, in]` in any file.
+    InOut,
+}
 
 /// Makes layers under one dotted path of a source.
 #[derive(Clone)]
@@ -19,6 +28,8 @@ pub(crate) struct Loader<'a> {
     pub path: String,
     /// The block under construction.
     pub block: Option<usize>,
+    /// The order of the matrices of its blocks.
+    pub order: Order,
 }
 
 impl Loader<'_> {
@@ -34,7 +45,9 @@ impl Loader<'_> {
 
     /// A linear layer `[out, in]`, which reads `site`.
     pub(crate) fn linear(&self, name: &str, shape: [usize; 2], bias: bool, site: &str) -> Result<Layer, ModelError> {
-        let (info, origin, weight) = self.weight(name, shape, site, self.role())?;
+        let turned = self.role() == Role::Block && self.order == Order::InOut;
+        let file = if turned { [shape[1], shape[0]] } else { shape };
+        let (info, origin, weight) = self.weight(name, shape, site, self.role(), &file)?;
         let (bias, bias_origin) = match bias {
             false => (None, None),
             true => {
@@ -45,9 +58,23 @@ impl Loader<'_> {
         Ok(Layer { info, origin, bias_origin, linear: Linear { weight, bias } })
     }
 
-    /// The parts of a table of vectors `[vocab, dim]`.
-    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<(LayerInfo, Origin, Weight), ModelError> {
-        self.weight(name, shape, "", Role::Embedding)
+    /// A table of vectors `[vocab, dim]`.
+    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
+        let (info, origin, weight) = self.weight(name, shape, "", Role::Embedding, &shape)?;
+        Ok(Table { info, origin, embedding: Embedding::new(weight) })
+    }
+
+    /// A convolution of `[out, in]` channels, its matrix `[out, in · kernel]`; outside of blocks, the network's first.
+    pub(crate) fn convolution(
+        &self,
+        name: &str,
+        [out, channels]: [usize; 2],
+        [height, width]: [usize; 2],
+        site: &str,
+    ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
+        let role = if self.block.is_some() { Role::Block } else { Role::Embedding };
+        let shape = [out, channels * height * width];
+        self.weight(name, shape, site, role, &[out, channels, height, width])
     }
 
     /// A vector, the gain of a norm for example.
@@ -55,16 +82,23 @@ impl Loader<'_> {
         self.stored(name, [width])
     }
 
+    /// A matrix that is never quantized.
+    pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Stored<2>, ModelError> {
+        self.stored(name, shape)
+    }
+
     fn role(&self) -> Role {
         if self.block.is_some() { Role::Block } else { Role::Head }
     }
 
+    /// - `file`: the shape of the dense tensor in the file
     fn weight(
         &self,
         name: &str,
         shape: [usize; 2],
         site: &str,
         role: Role,
+        file: &[usize],
     ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
         let layer = format!("{}{name}", self.path);
         let info = LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block };
@@ -82,7 +116,9 @@ impl Loader<'_> {
             let weight = Weight::Quantized(QTensor::from_packed(&packed, self.device));
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
-        let mut stored = self.stored(&format!("{name}.weight"), shape)?;
+        let transposed = role == Role::Block && self.order == Order::InOut;
+        let stored = self.stored_as(&format!("{name}.weight"), shape, file)?;
+        let mut stored = Stored { transposed, ..stored };
         // What is usually left dense stays in the halves of its file; what is quantized is worked on in f32.
         if role != Role::Block {
             stored.keep_halves();
@@ -93,16 +129,26 @@ impl Loader<'_> {
 
     /// A dense tensor, its presence and shape checked from the headers alone.
     fn stored<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Stored<D>, ModelError> {
+        self.stored_as(name, shape, &shape)
+    }
+
+    /// A dense tensor that has the shape `file` in the file.
+    fn stored_as<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        file: &[usize],
+    ) -> Result<Stored<D>, ModelError> {
         let tensor = format!("{}{name}", self.path);
         let path = || self.source.path().to_owned();
         match self.source.info(&tensor) {
-            None => Err(ModelError::MissingTensor { path: path(), tensor, expected: shape.to_vec() }),
-            Some(info) if info.shape != shape => {
-                Err(ModelError::Shape { path: path(), tensor, expected: shape.to_vec(), found: info.shape })
+            None => Err(ModelError::MissingTensor { path: path(), tensor, expected: file.to_vec() }),
+            Some(info) if info.shape != file => {
+                Err(ModelError::Shape { path: path(), tensor, expected: file.to_vec(), found: info.shape })
             }
             Some(_) => {
                 let (source, device) = (self.source.clone(), self.device.clone());
-                Ok(Stored { source, device, name: tensor, shape, dtype: DType::F32 })
+                Ok(Stored { source, device, name: tensor, shape, dtype: DType::F32, transposed: false })
             }
         }
     }
@@ -117,6 +163,8 @@ pub(crate) struct Stored<const D: usize> {
     shape: [usize; D],
     /// On the device.
     dtype: DType,
+    /// Whether the file has the matrix the other way round; such a tensor is one of f32.
+    transposed: bool,
 }
 
 impl<const D: usize> Stored<D> {
@@ -134,7 +182,8 @@ impl<const D: usize> Stored<D> {
 
     /// The values; beside them, only this tensor's bytes are mapped, and only for as long as it takes.
     fn values(&self) -> Result<Vec<f32>, ModelError> {
-        Ok(self.source.tensor(&self.name)?.to_finite_f32()?)
+        let values = self.source.tensor(&self.name)?.to_finite_f32()?;
+        Ok(if self.transposed { transposed(&values, self.shape[0]) } else { values })
     }
 
     /// The tensor, in its dtype whatever that of the file.
@@ -182,6 +231,12 @@ impl<const D: usize> Stored<D> {
             Err(_) => false,
         }
     }
+}
+
+/// The transpose of a matrix of `columns` columns; row-major both.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let rows = values.len() / columns;
+    (0..values.len()).map(|index| values[index % rows * columns + index / rows]).collect()
 }
 
 /// The way back from a weight to its file.
@@ -247,5 +302,27 @@ impl Layer {
 
     pub(crate) fn open(&mut self) -> Part<'_> {
         self.origin.open(&self.info, &mut self.linear.weight)
+    }
+}
+
+/// An embedding that knows its name and its file.
+#[derive(Clone)]
+pub(crate) struct Table {
+    pub info: LayerInfo,
+    pub embedding: Embedding,
+    origin: Origin,
+}
+
+impl Table {
+    pub(crate) fn load(&mut self) -> Result<(), ModelError> {
+        self.origin.load(&mut self.embedding.weight)
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.origin.release(&mut self.embedding.weight);
+    }
+
+    pub(crate) fn open(&mut self) -> Part<'_> {
+        self.origin.open(&self.info, &mut self.embedding.weight)
     }
 }

@@ -8,6 +8,7 @@ use tokenizers::{
 };
 
 use crate::ModelError;
+use crate::encoder;
 use crate::family;
 use crate::fields::Fields;
 
@@ -30,7 +31,8 @@ impl Tokenizer {
     /// If a file cannot be read; if the tokens do not fit the vocabulary: an id that the embedding has no row for, or
     /// fewer than half as many tokens as rows (embeddings are padded, but not to the double).
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let (_, config) = family::of(Fields::read(&folder.join("config.json"))?)?;
+        let config = Fields::read(&folder.join("config.json"))?;
+        let config = if encoder::is(&config)? { config } else { family::of(config)?.1 };
         let vocab_size = config.size("vocab_size")?;
 
         let path = folder.join("tokenizer.json");

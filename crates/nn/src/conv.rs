@@ -121,23 +121,37 @@ impl Conv2d {
         let [kh, kw] = self.window.kernel;
         let expected = columns / (kh * kw) * self.groups;
         assert_eq!(channels, expected, "x {:?} does not fit a convolution of {expected} channels", x.dims());
-        let bias = self.bias.as_ref().map(Param::val);
         match &self.weight {
-            Weight::Quantized(w) if self.groups == 1 && batch > 0 => {
-                let [rows, columns] = self.window.output([height, width]);
-                let y = w.matmul(self.window.unfold(x)); // [batch · positions, out]
-                let y = match bias {
-                    Some(bias) => y + bias.unsqueeze(),
-                    None => y,
-                };
-                y.reshape([batch, rows, columns, out]).permute([0, 3, 1, 2])
+            Weight::Quantized(_) if self.groups == 1 && batch > 0 => {
+                let output = self.window.output([height, width]);
+                self.multiply(self.window.unfold(x), batch, output)
             }
             weight => {
                 let w = in_f32(weight.val()).reshape([out, columns / (kh * kw), kh, kw]);
                 let Window { stride, padding, dilation, .. } = self.window;
+                let bias = self.bias.as_ref().map(Param::val);
                 burn::tensor::module::conv2d(x, w, bias, ConvOptions::new(stride, padding, dilation, self.groups))
             }
         }
+    }
+
+    /// The rest of [`forward`](Self::forward) after [`Window::unfold`], for a convolution of one group.
+    ///
+    /// - `rows`: `[batch · positions, in · kernel]`
+    /// - `output`: `[height, width]` of the output
+    /// - returns `[batch, out, height, width]`
+    ///
+    /// # Panics
+    ///
+    /// If `rows` does not fit the weight, `batch` and `output`.
+    pub fn multiply(&self, rows: Tensor<2>, batch: usize, output: [usize; 2]) -> Tensor<4> {
+        let y = self.weight.matmul(rows); // [batch · positions, out]
+        let y = match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        };
+        let ([height, width], out) = (output, y.dims()[1]);
+        y.reshape([batch, height, width, out]).permute([0, 3, 1, 2])
     }
 }
 

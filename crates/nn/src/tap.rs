@@ -13,9 +13,20 @@ pub trait Tap {
         let _ = site;
         x
     }
+
+    /// Whether this tap looks at `site`: what costs something to show, the unfolded input of a convolution, is shown only
+    /// to one that does.
+    fn sees(&self, site: &str) -> bool {
+        let _ = site;
+        true
+    }
 }
 
-impl Tap for () {}
+impl Tap for () {
+    fn sees(&self, _: &str) -> bool {
+        false
+    }
+}
 
 /// Two taps in turn: the second sees what the first returned.
 impl<A: Tap, B: Tap> Tap for (A, B) {
@@ -23,11 +34,19 @@ impl<A: Tap, B: Tap> Tap for (A, B) {
         let x = self.0.tap(site, x);
         self.1.tap(site, x)
     }
+
+    fn sees(&self, site: &str) -> bool {
+        self.0.sees(site) || self.1.sees(site)
+    }
 }
 
 impl<T: Tap> Tap for &mut T {
     fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
         (**self).tap(site, x)
+    }
+
+    fn sees(&self, site: &str) -> bool {
+        (**self).sees(site)
     }
 }
 
@@ -68,5 +87,6 @@ mod tests {
         assert_eq!(read((Double, &mut add).tap("b", one.clone())), 3.0);
         assert_eq!(read(().tap("c", one)), 1.0);
         assert_eq!(add.1, ["a", "b"]);
+        assert!(((), &mut add).sees("d") && !((), ()).sees("d"));
     }
 }

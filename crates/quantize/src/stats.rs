@@ -97,6 +97,10 @@ impl Stats {
 }
 
 impl Tap for Stats {
+    fn sees(&self, site: &str) -> bool {
+        self.grams.contains_key(site)
+    }
+
     fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
         if let Some(slot) = self.grams.get_mut(site) {
             let dims = x.dims();

@@ -1,6 +1,7 @@
 //! What differs between the families, and only that, as data.
 
 mod gemma;
+mod gpt2;
 mod llama;
 mod mistral;
 mod phi;
@@ -9,12 +10,16 @@ mod qwen;
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::config::{Activation, AttentionBias, Family, Gain, Norms, Projections};
+use crate::config::{Activation, AttentionBias, Family, Feed, Gain, NormKind, Norms, Positions, Projections};
 use crate::fields::Fields;
+use crate::load::Order;
 
 /// The traits of a family, with the values that its configuration gives them.
 #[derive(Clone, Debug)]
 pub(crate) struct Traits {
+    pub positions: Positions,
+    pub norm: NormKind,
+    pub feed: Feed,
     pub activation: Activation,
     pub attention_bias: AttentionBias,
     pub mlp_bias: bool,
@@ -68,6 +73,9 @@ impl Traits {
     /// The same with a given gate.
     fn bare(activation: Activation) -> Self {
         Self {
+            positions: Positions::Rotary,
+            norm: NormKind::Rms,
+            feed: Feed::Gated,
             activation,
             attention_bias: AttentionBias::None,
             mlp_bias: false,
@@ -113,6 +121,7 @@ pub(crate) fn of(fields: Fields) -> Result<(Family, Fields), ModelError> {
         Family::Gemma2 => fields.with_defaults(gemma::defaults_2()),
         Family::Gemma3 => fields.with_defaults(gemma::defaults_3()),
         Family::Qwen3 => fields.with_defaults(qwen::defaults_3()),
+        Family::Gpt2 => gpt2::respelled(fields)?,
         Family::Llama | Family::Mistral | Family::Qwen2 | Family::Phi3 => fields,
     };
     Ok((family, fields))
@@ -139,11 +148,62 @@ pub(crate) fn traits(family: Family, fields: &Fields) -> Result<Traits, ModelErr
         Family::Qwen2 => qwen::traits_2(fields),
         Family::Qwen3 => qwen::traits_3(fields),
         Family::Phi3 => phi::traits(fields),
+        Family::Gpt2 => gpt2::traits(fields),
+    }
+}
+
+/// What a family calls its tensors, and how it stores them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    /// Where the decoder may stand in a file; the first that has the embedding.
+    pub prefixes: &'static [&'static str],
+    pub embedding: &'static str,
+    /// The learned positions, in a family that has them.
+    pub positions: &'static str,
+    /// Before the number of a block.
+    pub blocks: &'static str,
+    pub before_attention: &'static str,
+    /// Where the norms stand before; around, the names say where.
+    pub before_mlp: &'static str,
+    pub last_norm: &'static str,
+    pub attention: &'static str,
+    /// q, k and v in one.
+    pub qkv: &'static str,
+    pub attention_output: &'static str,
+    /// Gate and up in one, or the one hidden layer.
+    pub mlp_input: &'static str,
+    pub mlp_output: &'static str,
+    /// The order of the matrices inside of blocks.
+    pub order: Order,
+}
+
+/// Nearly all families; models that also see images keep the decoder one or two names down.
+const COMMON: Names = Names {
+    prefixes: &["model.", "language_model.model.", "model.language_model."],
+    embedding: "embed_tokens",
+    positions: "embed_positions",
+    blocks: "layers",
+    before_attention: "input_layernorm",
+    before_mlp: "post_attention_layernorm",
+    last_norm: "norm",
+    attention: "self_attn",
+    qkv: "qkv_proj",
+    attention_output: "o_proj",
+    mlp_input: "gate_up_proj",
+    mlp_output: "down_proj",
+    order: Order::OutIn,
+};
+
+/// The names that `family` has in its files.
+pub(crate) fn names(family: Family) -> &'static Names {
+    match family {
+        Family::Gpt2 => &gpt2::NAMES,
+        _ => &COMMON,
     }
 }
 
 /// The gate's function, by its name in the reference library.
-fn activation(fields: &Fields, key: &str) -> Result<Activation, ModelError> {
+pub(crate) fn activation(fields: &Fields, key: &str) -> Result<Activation, ModelError> {
     match fields.text(key)? {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),

@@ -1,0 +1,122 @@
+//! A convolution with its name, its file, and the batch norm after it.
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use quench_nn::{Conv2d, LayerInfo, Part, Tap, Weight, Window};
+
+use crate::ModelError;
+use crate::load::{Loader, Origin};
+use crate::norm::Vector;
+
+/// Torch's, and that of both layouts.
+const EPS: f64 = 1e-5;
+
+/// `y = γ · (x − m) / √(v + ε) + β`, channel by channel, with the mean and variance of the training.
+///
+/// Source: Ioffe and Szegedy 2015, "Batch normalization".
+#[derive(Clone)]
+struct BatchNorm {
+    weight: Vector,
+    bias: Vector,
+    mean: Vector,
+    variance: Vector,
+}
+
+impl BatchNorm {
+    fn new(loader: &Loader<'_>, name: &str, channels: usize) -> Result<Self, ModelError> {
+        let vector = |part: &str| Vector::new(loader, &format!("{name}.{part}"), channels);
+        Ok(Self {
+            weight: vector("weight")?,
+            bias: vector("bias")?,
+            mean: vector("running_mean")?,
+            variance: vector("running_var")?,
+        })
+    }
+
+    /// The norm as `y = s · x + t`, both `[channels]`.
+    fn affine(&self) -> [Tensor<1>; 2] {
+        let scale = self.weight.val() / self.variance.val().add_scalar(EPS).sqrt();
+        let shift = self.bias.val() - self.mean.val() * scale.clone();
+        [scale, shift]
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let channels = x.dims()[1];
+        let [scale, shift] = self.affine().map(|vector| vector.reshape([1, channels, 1, 1]));
+        x * scale + shift
+    }
+
+    fn load(&mut self) -> Result<(), ModelError> {
+        [&mut self.weight, &mut self.bias, &mut self.mean, &mut self.variance].into_iter().try_for_each(Vector::load)
+    }
+}
+
+/// A convolution without bias, then a batch norm; once folded, a convolution with bias.
+#[derive(Clone)]
+pub(super) struct Convolution {
+    pub(super) info: LayerInfo,
+    origin: Origin,
+    convolution: Conv2d,
+    norm: Option<BatchNorm>,
+}
+
+impl Convolution {
+    /// - `shape`: `[out, in]` channels
+    pub(super) fn new(
+        loader: &Loader<'_>,
+        name: &str,
+        norm: &str,
+        shape: [usize; 2],
+        window: Window,
+    ) -> Result<Self, ModelError> {
+        let site = loader.site(&format!("{name}.input"));
+        let (info, origin, weight) = loader.convolution(name, shape, window.kernel, &site)?;
+        // Not by `Conv2d::new`, which would read the weight to see its shape.
+        let convolution = Conv2d { weight, bias: None, window, groups: 1 };
+        Ok(Self { info, origin, convolution, norm: Some(BatchNorm::new(loader, norm, shape[0])?) })
+    }
+
+    /// `x`: `[batch, in, height, width]` → `[batch, out, output height, output width]`.
+    ///
+    /// A tap sees the rows that the matrix is multiplied with, `[batch · positions, in · kernel]`.
+    pub(super) fn forward<T: Tap>(&self, x: Tensor<4>, tap: &mut T) -> Tensor<4> {
+        let y = if tap.sees(&self.info.site) {
+            let [batch, _, height, width] = x.dims();
+            let window = &self.convolution.window;
+            let output = window.output([height, width]);
+            let rows = tap.tap(&self.info.site, window.unfold(x));
+            self.convolution.multiply(rows, batch, output)
+        } else {
+            self.convolution.forward(x)
+        };
+        match &self.norm {
+            Some(norm) => norm.forward(y),
+            None => y,
+        }
+    }
+
+    /// Folds the norm into a dense weight.
+    pub(super) fn fold(&mut self) {
+        if let (Weight::Dense(_), Some(norm)) = (&self.convolution.weight, &self.norm) {
+            let [scale, shift] = norm.affine();
+            let channels = scale.dims()[0];
+            let part = self.origin.open(&self.info, &mut self.convolution.weight);
+            *part.weight = Weight::dense(part.weight.val() * scale.reshape([channels, 1]));
+            self.convolution.bias = Some(Param::from_tensor(shift));
+            self.norm = None;
+        }
+    }
+
+    pub(super) fn load(&mut self) -> Result<(), ModelError> {
+        self.origin.load(&mut self.convolution.weight)?;
+        self.norm.as_mut().map_or(Ok(()), BatchNorm::load)
+    }
+
+    pub(super) fn release(&mut self) {
+        self.origin.release(&mut self.convolution.weight);
+    }
+
+    pub(super) fn open(&mut self) -> Part<'_> {
+        self.origin.open(&self.info, &mut self.convolution.weight)
+    }
+}
