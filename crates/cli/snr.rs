@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::args::Snr;
 use crate::failure::Outcome;
-use crate::format::count;
 use crate::json::Target;
 use crate::progress::Progress;
 use crate::rivals::{ALL, Matrix, Rival, Score};
@@ -223,7 +222,7 @@ fn read(path: &Path, tensor: Option<&str>) -> anyhow::Result<(Vec<Matrix>, Strin
     let weights: usize = matrices.iter().map(Matrix::len).sum();
     let what = match names[..] {
         [name] => name.to_owned(),
-        _ => count(names.len(), "matrix").replace("matrixs", "matrices"),
+        _ => format!("{} matrices", names.len()),
     };
     Ok((matrices, format!("{weights} weights of {what}")))
 }

@@ -162,7 +162,8 @@ mod tests {
             let m = f64::from(mu.get());
             let half = f64::from(1.0 - magnitude(top - 1, top, mu)) / 2.0;
             let bound = (1.0 + m).ln() / m * (1.0 + m) / 2.0 / f64::from(top);
-            prop_assert!(half <= bound * (1.0 + 1e-4), "{half} > {bound}");
+            // The level below 1 carries half an ulp, 2^-25.
+            prop_assert!(half <= bound + 2.0_f64.powi(-25), "{half} > {bound}");
         }
 
         /// The same test for what goes through the code, at every width: exact zero, odd, monotone, the error bounded.
