@@ -1,7 +1,8 @@
 //! Products in bf16 on a unit that multiplies matrices, for many rows at once.
 //!
-//! Some columns of two tiles are decoded to bf16 with their scales on, and multiplied with all rows of the input; sums are f32 for the whole row. With a scale for every 32 columns an integer unit would gain nothing: taking its
-//! sums out of the tile registers that often costs as much as the vector units need for the whole product.
+//! Some columns of two tiles are decoded to bf16 with their scales on, and multiplied with all rows of the input; sums are
+//! f32 for the whole row. With a scale for every 32 columns an integer unit would gain nothing: taking its sums out of the
+//! tile registers that often costs as much as the vector units need for the whole product.
 
 use crate::input::Strip;
 use crate::isa::{Block, MatrixTiles};
