@@ -7,6 +7,7 @@ use anyhow::bail;
 use quench::eval::{Candidate, Comparison, ModelScore, Options, Protocol, Text, compare, perplexity};
 use quench::models::text::TextSource;
 use quench::models::{Tokenizer, open};
+use quench::nn::Model;
 use serde::Serialize;
 
 use crate::args::Eval;

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::bail;
 use burn::tensor::Device;
 use quench::models::generate::{Sampling, generate};
+use quench::nn::Model;
 
 use crate::args::Generate;
 use crate::failure::Outcome;

@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::bail;
 use quench::models::generate::{Sampling, generate};
 use quench::models::open;
+use quench::nn::Model;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,7 @@ use anyhow::bail;
 use burn::tensor::Device;
 use quench::models::text::TextSource;
 use quench::models::{Decoder, Tokenizer, open, spark};
+use quench::nn::Model;
 
 /// The word for the embedded model; a folder of that name is `./spark`.
 pub const SPARK: &str = "spark";

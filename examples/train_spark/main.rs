@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use quench::models::generate::{Sampling, generate};
 use quench::models::{Tokenizer, open};
+use quench::nn::Model;
 
 use crate::batches::{Stream, windows};
 use crate::text::LANGUAGES;

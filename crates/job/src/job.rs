@@ -9,7 +9,7 @@ use quench_checkpoint::{CheckpointError, Folder, Source, Staging};
 use quench_eval::{Candidate, Comparison, EvalError, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
 use quench_models::{Decoder, Tokenizer, ids};
-use quench_nn::{Model, Section};
+use quench_nn::Model;
 use quench_quantize::{Entry, Event, Ledger, Plan, QuantizeError, Recipe, run};
 
 use crate::JobError;
@@ -408,9 +408,8 @@ impl Texts {
 /// The journal's folders of the last stage.
 fn finished_sections(journal: &DiskJournal, plan: &Plan, model: &Decoder) -> Result<Vec<Folder>, JobError> {
     let Some(last) = plan.stages().checked_sub(1) else { return Ok(Vec::new()) };
-    let blocks = (0..model.blocks()).map(Section::Block);
-    let sections = [Section::Embedding].into_iter().chain(blocks).chain([Section::Head]);
-    let folders = sections.map(|section| journal.section(last, section)).filter(|folder| folder.exists());
+    let folders =
+        model.sections().into_iter().map(|section| journal.section(last, section)).filter(|folder| folder.exists());
     Ok(folders.map(Folder::open).collect::<Result<_, _>>()?)
 }
 

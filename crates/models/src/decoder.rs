@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::{Folder, Source};
-use quench_kernels::Activations;
 use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap};
 
 use crate::ModelError;
@@ -185,19 +184,6 @@ impl Decoder {
         })
     }
 
-    /// Sets in which precision the products of packed layers read their input, where the device gives the choice.
-    ///
-    /// A decoder is opened with [`Activations::Int8`], to be fast; what the weights alone have lost is measured with
-    /// [`Activations::F32`].
-    pub fn set_activations(&mut self, activations: Activations) {
-        let sections = (0..self.blocks()).map(Section::Block).chain([Section::Embedding, Section::Head]);
-        for section in sections {
-            for part in self.open(section) {
-                part.weight.set_activations(activations);
-            }
-        }
-    }
-
     /// What the decoder is made of.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
@@ -211,15 +197,6 @@ impl Decoder {
     /// Where the tensors are.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// Reads every dense weight: for a model that is to be run many times, whole.
-    ///
-    /// # Errors
-    ///
-    /// If a weight cannot be read or is not finite, naming it.
-    pub fn load_all(&mut self) -> Result<(), ModelError> {
-        self.sections().try_for_each(|section| self.load_section(section))
     }
 
     /// Runs `ids` `[batch, seq]` after what is in `cache`, and puts them there: logits `[batch, seq, vocab]`, the same
@@ -281,30 +258,6 @@ impl Decoder {
         }
     }
 
-    fn sections(&self) -> impl Iterator<Item = Section> + use<> {
-        let blocks = (0..self.blocks.len()).map(Section::Block);
-        [Section::Embedding].into_iter().chain(blocks).chain([Section::Head])
-    }
-
-    fn load_section(&mut self, section: Section) -> Result<(), ModelError> {
-        match section {
-            Section::Embedding => {
-                if let Some(positions) = &mut self.positions {
-                    positions.load()?;
-                }
-                self.embedding.load()
-            }
-            Section::Block(index) => self.blocks[index].load(),
-            Section::Head => {
-                self.norm.load()?;
-                match &mut self.head {
-                    Some(head) => head.load(),
-                    None => self.embedding.load(),
-                }
-            }
-        }
-    }
-
     /// The context of `count` positions from 0.
     fn context(&self, count: usize) -> Arc<Context> {
         let mut last = self.context.lock().unwrap_or_else(PoisonError::into_inner);
@@ -335,7 +288,23 @@ impl Model for Decoder {
     }
 
     fn load(&mut self, section: Section) -> Result<(), LoadError> {
-        Ok(self.load_section(section)?)
+        match section {
+            Section::Embedding => {
+                if let Some(positions) = &mut self.positions {
+                    positions.load()?;
+                }
+                self.embedding.load()?;
+            }
+            Section::Block(index) => self.blocks[index].load()?,
+            Section::Head => {
+                self.norm.load()?;
+                match &mut self.head {
+                    Some(head) => head.load()?,
+                    None => self.embedding.load()?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn release(&mut self, section: Section) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use quench_checkpoint::{Folder, Source};
-use quench_kernels::Activations;
 use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap};
 
 use crate::config::Activation;
@@ -231,22 +230,6 @@ impl Encoder {
         &self.device
     }
 
-    /// Sets in which precision the products of packed layers read their input.
-    pub fn set_activations(&mut self, activations: Activations) {
-        for section in self.sections() {
-            self.open_section(section).into_iter().for_each(|part| part.weight.set_activations(activations));
-        }
-    }
-
-    /// Reads every dense weight: for a model that is to be run many times, whole.
-    ///
-    /// # Errors
-    ///
-    /// If a weight cannot be read or is not finite, naming it.
-    pub fn load_all(&mut self) -> Result<(), ModelError> {
-        self.sections().into_iter().try_for_each(|section| self.load_section(section))
-    }
-
     /// One vector of length 1 per sentence, `[batch, hidden]`: the mean over its tokens, divided by its norm.
     ///
     /// ```text
@@ -324,31 +307,6 @@ impl Encoder {
         }
         Ok(ids)
     }
-
-    fn sections(&self) -> Vec<Section> {
-        [Section::Embedding].into_iter().chain((0..self.blocks.len()).map(Section::Block)).collect()
-    }
-
-    fn load_section(&mut self, section: Section) -> Result<(), ModelError> {
-        match section {
-            Section::Embedding => {
-                self.words.load()?;
-                self.positions.load()?;
-                self.kinds.load()?;
-                self.norm.load()
-            }
-            Section::Block(index) => self.blocks[index].load(),
-            Section::Head => Ok(()),
-        }
-    }
-
-    fn open_section(&mut self, section: Section) -> Vec<Part<'_>> {
-        match section {
-            Section::Embedding => vec![self.words.open()],
-            Section::Block(index) => self.blocks[index].open().collect(),
-            Section::Head => Vec::new(),
-        }
-    }
 }
 
 impl Model for Encoder {
@@ -364,7 +322,17 @@ impl Model for Encoder {
     }
 
     fn load(&mut self, section: Section) -> Result<(), LoadError> {
-        Ok(self.load_section(section)?)
+        match section {
+            Section::Embedding => {
+                self.words.load()?;
+                self.positions.load()?;
+                self.kinds.load()?;
+                self.norm.load()?;
+            }
+            Section::Block(index) => self.blocks[index].load()?,
+            Section::Head => {}
+        }
+        Ok(())
     }
 
     fn release(&mut self, section: Section) {
@@ -397,6 +365,10 @@ impl Model for Encoder {
     }
 
     fn open(&mut self, section: Section) -> Vec<Part<'_>> {
-        self.open_section(section)
+        match section {
+            Section::Embedding => vec![self.words.open()],
+            Section::Block(index) => self.blocks[index].open().collect(),
+            Section::Head => Vec::new(),
+        }
     }
 }

@@ -11,6 +11,9 @@ pub enum ModelError {
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A section of a model cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {

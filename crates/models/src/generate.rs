@@ -101,7 +101,7 @@ impl Sampling {
 ///
 /// # Panics
 ///
-/// If a weight cannot be read; call [`Decoder::load_all`] first to have that as an error.
+/// If a weight cannot be read; call [`Model::load_all`](quench_nn::Model::load_all) first to have that as an error.
 pub fn generate(
     decoder: &Decoder,
     prompt: &[u32],

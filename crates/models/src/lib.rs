@@ -1,8 +1,8 @@
 //! Models read from a Hugging Face folder.
 //!
 //! One decoder, written once, serves Llama, Mistral, Gemma 1 to 3, Qwen 2 and 3, Phi 3 and GPT-2: what differs between them is
-//! data in a [`DecoderConfig`]. [`Encoder`] is BERT, and makes vectors of sentences; [`ResNet`] reads images. Their layers bear their Hugging Face names and are dense or packed, as the folder has
-//! them. Dense weights are read block by block, through [`Model::load`](quench_nn::Model::load) or on first use.
+//! data in a [`DecoderConfig`]. [`Encoder`] is BERT, and makes vectors of sentences; [`ResNet`] reads images. Their layers bear
+//! their Hugging Face names and are dense or packed, as the folder has them. Dense weights are read block by block, through [`Model::load`](quench_nn::Model::load) or on first use.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -11,6 +11,7 @@
 //! use burn::tensor::Device;
 //! use quench_models::generate::{Sampling, generate};
 //! use quench_models::{ModelError, Tokenizer, open};
+//! use quench_nn::Model;
 //!
 //! fn continue_text(folder: &Path, device: &Device, prompt: &str) -> Result<String, ModelError> {
 //!     let tokenizer = Tokenizer::open(folder)?;

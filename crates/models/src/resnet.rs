@@ -8,7 +8,6 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::{MaxPoolOptions, PadMode};
 use burn::tensor::{Device, Tensor, activation::relu};
 use quench_checkpoint::{Folder, Source};
-use quench_kernels::Activations;
 use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap, Window};
 
 use crate::ModelError;
@@ -191,22 +190,6 @@ impl ResNet {
         &self.source
     }
 
-    /// Sets in which precision the products of packed layers read their input.
-    pub fn set_activations(&mut self, activations: Activations) {
-        for section in self.sections() {
-            self.open(section).into_iter().for_each(|part| part.weight.set_activations(activations));
-        }
-    }
-
-    /// Reads every dense weight: for a model that is to be run many times, whole.
-    ///
-    /// # Errors
-    ///
-    /// If a weight cannot be read or is not finite, naming it.
-    pub fn load_all(&mut self) -> Result<(), ModelError> {
-        self.sections().into_iter().try_for_each(|section| self.load_section(section))
-    }
-
     /// Folds every batch norm into the dense convolution before it, which changes nothing of what is computed; a packed
     /// convolution keeps its norm.
     ///
@@ -220,7 +203,7 @@ impl ResNet {
     /// # Errors
     ///
     /// If a weight cannot be read or is not finite, naming it.
-    pub fn fold(&mut self) -> Result<(), ModelError> {
+    pub fn fold(&mut self) -> Result<(), LoadError> {
         self.load_all()?;
         self.stem.fold();
         self.blocks.iter_mut().flat_map(Block::all_mut).for_each(Convolution::fold);
@@ -230,19 +213,6 @@ impl ResNet {
     /// `x`: `[batch, 3, height, width]` → `[batch, classes]`.
     pub fn classify(&self, x: Tensor<4>) -> Tensor<2> {
         self.forward(x, &mut ()).squeeze_dim(1)
-    }
-
-    fn sections(&self) -> Vec<Section> {
-        let blocks = (0..self.blocks.len()).map(Section::Block);
-        [Section::Embedding].into_iter().chain(blocks).chain([Section::Head]).collect()
-    }
-
-    fn load_section(&mut self, section: Section) -> Result<(), ModelError> {
-        match section {
-            Section::Embedding => self.stem.load(),
-            Section::Block(index) => self.blocks[index].all_mut().try_for_each(Convolution::load),
-            Section::Head => self.head.load(),
-        }
     }
 }
 
@@ -262,7 +232,12 @@ impl Model for ResNet {
     }
 
     fn load(&mut self, section: Section) -> Result<(), LoadError> {
-        Ok(self.load_section(section)?)
+        match section {
+            Section::Embedding => self.stem.load()?,
+            Section::Block(index) => self.blocks[index].all_mut().try_for_each(Convolution::load)?,
+            Section::Head => self.head.load()?,
+        }
+        Ok(())
     }
 
     fn release(&mut self, section: Section) {

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use burn::tensor::Tensor;
+use quench_kernels::Activations;
 
 use crate::{Tap, Weight};
 
@@ -70,6 +71,31 @@ pub trait Model {
         let first = self.start(input, tap);
         let last = (0..self.blocks()).fold(first, |carry, index| self.block(index, carry, tap));
         self.finish(last, tap)
+    }
+
+    /// Every section, in the order of the walk.
+    fn sections(&self) -> Vec<Section> {
+        let blocks = (0..self.blocks()).map(Section::Block);
+        [Section::Embedding].into_iter().chain(blocks).chain([Section::Head]).collect()
+    }
+
+    /// Reads every dense weight: for a model that is to be run many times, whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn load_all(&mut self) -> Result<(), LoadError> {
+        self.sections().into_iter().try_for_each(|section| self.load(section))
+    }
+
+    /// Sets in which precision the products of packed weights read their input, where the device gives the choice.
+    ///
+    /// A model is opened with [`Activations::Int8`], to be fast; what the weights alone have lost is measured with
+    /// [`Activations::F32`].
+    fn set_activations(&mut self, activations: Activations) {
+        for section in self.sections() {
+            self.open(section).into_iter().for_each(|part| part.weight.set_activations(activations));
+        }
     }
 }
 
@@ -234,9 +260,11 @@ mod tests {
     #[test]
     fn a_pass_is_start_blocks_finish() {
         let mut chain = Chain(vec![None, None, None]);
-        for layer in chain.layers() {
-            chain.load(layer.section()).expect("a block");
-        }
+        assert_eq!(
+            chain.sections(),
+            [Section::Embedding, Section::Block(0), Section::Block(1), Section::Block(2), Section::Head]
+        );
+        chain.load_all().expect("blocks");
         let x = Tensor::<3>::ones([1, 1, 2], &Device::flex());
         assert_eq!(values(chain.forward(x.clone(), &mut ())), [8.0, 8.0]);
 

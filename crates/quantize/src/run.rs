@@ -104,14 +104,9 @@ pub fn run<M: Model>(
     let stages = plan.stages();
     let mut ledger = Ledger::default();
     for stage in 0..stages {
-        Stage { plan, stage, stages, batches, sections: sections(model) }.run(model, journal, observe, &mut ledger)?;
+        Stage { plan, stage, stages, batches, sections: model.sections() }.run(model, journal, observe, &mut ledger)?;
     }
     Ok(ledger)
-}
-
-fn sections<M: Model>(model: &M) -> Vec<Section> {
-    let blocks = (0..model.blocks()).map(Section::Block);
-    [Section::Embedding].into_iter().chain(blocks).chain([Section::Head]).collect()
 }
 
 struct Stage<'a, I> {
