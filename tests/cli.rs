@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "support/bench.rs"]
 mod bench;
+#[path = "support/kinds.rs"]
+mod kinds;
 mod support;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bench::{Bench, Ended, RECIPE, TEXTS, ended, listing, quantize};
+use kinds::{pairs, write_encoder, write_images, write_resnet};
 use serde_json::Value;
 use support::Sizes;
 
@@ -494,4 +497,84 @@ fn wait_for_blocks(bench: &Bench, count: usize) {
 fn signal(child: &Child, name: &str) {
     let killed = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(killed.success(), "the run ended before it could be interrupted");
+}
+
+#[test]
+fn an_image_classifier_is_quantized_and_measured() {
+    let bench = Bench::new();
+    write_resnet(&bench.at("net"), 3);
+    write_images(&bench.at("images"), 4, 5);
+    bench.write("net.toml", format!("{RECIPE}\n[gates]\nmin_agreement = 0.0\nmax_accuracy_drop = 1.0\n"));
+    let arguments = ["quantize", "net", "-r", "net.toml", "-o", "out", "-c", "images", "--eval", "images"];
+    let Ended { out, .. } = bench.run(&[&arguments[..], &["--device", "flex", "--json", "r.json"]].concat()).succeeds();
+    for word in ["layer1.*.conv1", "conv1", "linear", "int4/16/f16", "4 images", "top-1", "agreement", "KL", "passed"] {
+        assert!(out.contains(word), "{word}:\n{out}");
+    }
+    assert!(out.contains("quench eval out") && !out.contains("quench generate"), "{out}");
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("r.json")).unwrap()).unwrap();
+    assert_eq!(report["ledger"]["entries"].as_array().unwrap().len(), 18);
+    assert_eq!(report["calibration"]["unit"], "image");
+
+    let measured =
+        bench.run(&["eval", "out", "--against", "net", "--data", "images", "--device", "flex"]).succeeds().out;
+    assert!(measured.contains("top-1") && measured.contains("agreement"), "{measured}");
+    let alone = bench.run(&["eval", "net", "--data", "images", "--device", "flex"]).succeeds().out;
+    assert!(alone.contains("top-1") && !alone.contains("agreement"), "{alone}");
+
+    // The same in the other container.
+    bench.run(&["convert", "out", "lsq", "--to", "lsq"]).succeeds();
+    let packed = bench.run(&["eval", "lsq", "--against", "net", "--data", "images", "--device", "flex"]).succeeds().out;
+    assert_eq!(packed.replace("lsq", "out"), measured);
+}
+
+#[test]
+fn a_sentence_encoder_is_quantized_and_measured() {
+    let bench = Bench::new();
+    write_encoder(&bench.at("bert"), 3);
+    bench.write("pairs.txt", pairs(40, 1));
+    fs::create_dir(bench.at("probe")).unwrap();
+    for (name, seed) in [("train.tsv", 2), ("dev.tsv", 3)] {
+        let rows = pairs(30, seed);
+        let rows = rows.lines().enumerate().map(|(index, row)| format!("{}\t{}\n", row.replace('\t', " "), index % 2));
+        bench.write(&format!("probe/{name}"), format!("sentence\tlabel\n{}", rows.collect::<String>()));
+    }
+    let arguments = ["quantize", "bert", "-r", "recipe.toml", "-o", "out", "-c", "calibration.txt"];
+    let more = ["--eval", "words=pairs.txt", "probe", "--device", "flex", "--json", "r.json"];
+    let Ended { out, .. } = bench.run(&[&arguments[..], &more].concat()).succeeds();
+    for word in ["encoder.layer.*.output.dense", "int4/16/f16", "sentences", "Spearman", "words", "accuracy", "probe"] {
+        assert!(out.contains(word), "{word}:\n{out}");
+    }
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("r.json")).unwrap()).unwrap();
+    assert_eq!(report["ledger"]["entries"].as_array().unwrap().len(), 12);
+    let measured =
+        bench.run(&["eval", "out", "--against", "bert", "--data", "pairs.txt", "--device", "flex"]).succeeds().out;
+    assert!(measured.contains("Spearman") && measured.contains("neighbours"), "{measured}");
+}
+
+#[test]
+fn data_of_another_kind_of_model_is_one_error() {
+    let bench = Bench::new();
+    write_resnet(&bench.at("net"), 3);
+    write_encoder(&bench.at("bert"), 3);
+    write_images(&bench.at("images"), 1, 5);
+    write_images(&bench.at("more"), 1, 5);
+    fs::create_dir(bench.at("more/violet")).unwrap();
+    fs::copy(bench.at("images/red/0.png"), bench.at("more/violet/0.png")).unwrap();
+    fs::create_dir(bench.at("none")).unwrap();
+    bench.write("images/green/broken.png", "no image");
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["eval", "net", "--data", "none"], &["none", "class"]),
+        (&["eval", "net", "--data", "images", "more"], &["more", "one folder"]),
+        (&["eval", "net", "--data", "more"], &["violet", "red"]),
+        (&["eval", "net", "--data", "images"], &["broken.png"]),
+        (&["eval", "net", "--data", "evaluation.txt"], &["evaluation.txt"]),
+        (&["eval", "net", "--against", "bert", "--data", "images"], &["image classifier", "sentence encoder"]),
+        (&["eval", "bert", "--data", "evaluation.txt"], &["evaluation.txt", "line 1"]),
+        (&["quantize", "net", "-r", "recipe.toml", "--eval", "more", "-o", "x"], &["images", "--calibration"]),
+    ];
+    for (arguments, words) in cases {
+        bench.run(&[arguments, &["--device", "flex"]].concat()).refuses(words).unwrap();
+    }
+    bench.run(&["quantize", "net", "--prompt", "x", "-o", "x"]).refuses(&["--prompt", "image classifier"]).unwrap();
+    bench.run(&["generate", "net", "--prompt", "x"]).refuses(&["resnet_cifar"]).unwrap();
 }

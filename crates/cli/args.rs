@@ -18,15 +18,17 @@ Exit codes:
   101  an error inside quench; please report it
   130  interrupted; what was finished is on disk, and --resume goes on from it";
 
-/// Makes a trained language model small, and says what was lost.
+/// Makes a trained model small, and says what was lost.
 ///
-/// A MODEL is a folder as it comes from Hugging Face (config.json, model.safetensors, tokenizer.json), or the word `spark`:
-/// a small model inside this program, with texts of its own, to try everything at once.
+/// A MODEL is a folder as it comes from Hugging Face (config.json, model.safetensors, tokenizer.json): a language model, a
+/// sentence encoder or an image classifier. Or it is the word `spark`: a small language model inside this program, with texts
+/// of its own, to try everything at once.
 #[derive(Debug, Parser)]
 #[command(name = "quench", version, max_term_width = 120, after_help = concat!("\
 Examples:
   quench quantize                                 try it: quantize the embedded model
   quench quantize ./Llama-3.2-1B --calibration en=english.txt de=german.txt --eval en=held-out.txt
+  quench quantize ./resnet56 --calibration photos --eval photos-by-class
   quench generate spark-gptq-int4-g128 --prompt 'Once upon a time'
   quench inspect spark-gptq-int4-g128
 \n",
@@ -74,6 +76,10 @@ Examples:
       Equal tokens of each language, a table of the loss in each, and the report as JSON.
   quench quantize ./gemma-3-1b --calibration texts/calibration --eval texts/evaluation
       The same with folders in which the files are called en.txt, de.txt, ...
+  quench quantize ./all-MiniLM-L6-v2 --calibration sentences.txt --eval stsb-test.csv sst2
+      A sentence encoder: similarity of pairs, and a folder with train.tsv and dev.tsv for a linear probe.
+  quench quantize ./resnet56 --calibration photos --eval photos-by-class --recipe gptq-int4-g128
+      An image classifier: any images to calibrate on; a folder of images for each class to measure with.
   quench quantize ./Llama-3.2-1B --calibration wiki.txt --dry-run > plan.toml
   quench quantize ./Llama-3.2-1B --calibration wiki.txt --plan plan.toml
       Prints the plan, layer by layer; after editing, carries it out.
@@ -96,11 +102,14 @@ pub struct Quantize {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub plan: Option<PathBuf>,
 
-    /// Calibration texts: files or folders, with a language as in `de=FILE` [default: spark's own for spark]
+    /// Calibration data: texts or folders of them, with a language as in `de=FILE`; for an image classifier folders of images
+    /// [default: spark's own for spark]
     #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub calibration: Vec<TextSource>,
 
-    /// Evaluation texts, given in the same way; without any, the result is not measured [default: spark's own for spark]
+    /// Evaluation data: texts, given in the same way; for a sentence encoder files of pairs with scores, and folders with
+    /// train.tsv and dev.tsv; for an image classifier a folder with one folder of images per class. Without any, the result is
+    /// not measured [default: spark's own for spark]
     #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub eval: Vec<TextSource>,
 
@@ -159,6 +168,10 @@ Examples:
       Perplexity in each language.
   quench eval ./llama-int4 --against ./Llama-3.2-1B --text held-out.txt --json eval.json
       Also how far the quantized model is from the dense one: KL divergence and agreement.
+  quench eval ./minilm-int4 --against ./minilm --data stsb-test.csv EN-WS-353-ALL.txt sst2
+      A sentence encoder: Spearman's correlation with people's scores, accuracy of a linear probe, neighbours kept.
+  quench eval ./resnet56-int4 --against ./resnet56 --data photos-by-class
+      An image classifier: top-1, top-5, agreement with the dense model.
 
 {CODES}"))]
 pub struct Eval {
@@ -170,9 +183,12 @@ pub struct Eval {
     #[arg(short, long, value_name = "DENSE", value_hint = ValueHint::DirPath)]
     pub against: Option<PathBuf>,
 
-    /// Texts: files or folders, with a language as in `de=FILE` [default: spark's own for spark]
-    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
-    pub text: Vec<TextSource>,
+    /// What to measure on: texts, with a language as in `de=FILE`; for a sentence encoder files of pairs with scores, and
+    /// folders with train.tsv and dev.tsv; for an image classifier a folder with one folder of images per class
+    /// [default: spark's own texts for spark]
+    #[arg(short = 't', long, visible_alias = "text", value_name = "[LANG=]PATH", num_args = 1..,
+          value_hint = ValueHint::AnyPath)]
+    pub data: Vec<TextSource>,
 
     /// Tokens per window
     #[arg(long, default_value_t = 256, value_parser = positive)]
@@ -185,6 +201,10 @@ pub struct Eval {
     /// Windows scored per language
     #[arg(long, default_value_t = 60, value_parser = positive)]
     pub windows: usize,
+
+    /// Windows, sentences or images that run through the model together
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub batch: usize,
 
     /// Precision in which products with packed weights read their input, on the CPU: int8, bf16 or f32; f32 measures what
     /// the weights alone have lost

@@ -1,13 +1,14 @@
-//! `quench eval`: perplexity, and the distance from a dense model.
+//! `quench eval`: perplexity, correlation or accuracy, and the distance from a dense model.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use quench::eval::{Candidate, Comparison, ModelScore, Options, Protocol, Text, compare, perplexity};
+use quench::eval::Measured;
+use quench::job::{Measurement, Step};
+use quench::kernels::Activations;
 use quench::models::text::TextSource;
-use quench::models::{Tokenizer, open};
-use quench::nn::Model;
+use quench::quantize::recipe::Evaluation;
 use serde::Serialize;
 
 use crate::args::Eval;
@@ -23,78 +24,52 @@ struct Scores {
     version: &'static str,
     model: PathBuf,
     against: Option<PathBuf>,
-    options: Options,
-    #[serde(flatten)]
-    scores: Measured,
+    settings: Evaluation,
+    activations: Activations,
+    /// The model beside its dense original; without one, what is called dense is the model itself.
+    comparison: Measured,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Measured {
-    /// One model alone.
-    Scores(ModelScore),
-    /// A model against its dense original.
-    Comparison(Comparison),
-}
-
-/// Scores the texts and prints a table.
+/// Measures and prints a table.
 pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
-    let sources = sources(arguments)?;
+    let data = sources(arguments)?;
     let folder = model::folder(&arguments.model)?;
     let against = arguments.against.as_deref().map(model::folder).transpose()?;
-    let device = arguments.device.resolve()?;
-
-    let tokenizer = Tokenizer::open(&folder)?;
-    let texts = tokens(&sources, &tokenizer)?;
-    let protocol = Protocol {
-        length: arguments.length,
-        stride: arguments.stride.unwrap_or(arguments.length),
-        windows: Some(arguments.windows),
-        bos: tokenizer.adds_bos(),
+    let measurement = Measurement {
+        model: folder.into_owned(),
+        name: model::name(&arguments.model),
+        against: against.map(|folder| folder.into_owned()),
+        data,
+        settings: Evaluation {
+            length: arguments.length,
+            stride: arguments.stride.unwrap_or(arguments.length),
+            windows: arguments.windows,
+            batch: arguments.batch,
+        },
+        activations: arguments.activations,
+        device: arguments.device.resolve()?,
     };
-    let options = Options { protocol, bos: tokenizer.bos(), ..Options::default() };
-    let mut model = open(&folder, &device)?;
-    model.set_activations(arguments.activations);
-    let context = model.config().max_positions;
-    if arguments.length > context {
-        bail!(
-            "windows of {} tokens are longer than the context of the model; give --length {context} or less",
-            arguments.length
-        );
-    }
     let mut progress = Progress::new(arguments.quiet);
-    let mut begun = false;
-    let mut observe = |done, of| {
-        if !std::mem::replace(&mut begun, true) {
-            progress.phase("evaluate", of);
+    let comparison = measurement.run(&mut |step| {
+        match step {
+            Step::Phase { name, total } => progress.phase(name, total),
+            Step::Progress { done, what, .. } => progress.step(done, what),
+            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
         }
-        progress.step(done, "");
         // Nothing is kept of an evaluation, so Ctrl-C just ends the program.
         ControlFlow::Continue(())
-    };
-    let scores = match &against {
-        None => Measured::Scores(perplexity(&mut model, &texts, &options, &device, &mut observe)?),
-        Some(dense) => {
-            let mut candidates = [Candidate { name: model::name(&arguments.model), model: &mut model }];
-            let mut dense = open(dense, &device)?;
-            dense.set_activations(arguments.activations);
-            Measured::Comparison(compare(&mut dense, &mut candidates, &texts, &options, &device, &mut observe)?)
-        }
-    };
+    })?;
     progress.end();
 
-    let text = match &scores {
-        Measured::Scores(scores) => scores.table(),
-        Measured::Comparison(comparison) if arguments.verbose => {
-            format!("{}\n{}", comparison.table(), comparison.layer_table())
-        }
-        Measured::Comparison(comparison) => comparison.table(),
-    };
-    table::print(&text)?;
+    table::print(&comparison.table())?;
+    if let (true, Some(layers)) = (arguments.verbose, comparison.layer_table()) {
+        table::print(&format!("\n{layers}"))?;
+    }
     if let Some(json) = json {
+        let Measurement { settings, activations, .. } = measurement;
         let (model, against) = (arguments.model.clone(), arguments.against.clone());
-        json.write(&Scores { version: env!("CARGO_PKG_VERSION"), model, against, options, scores })?;
+        json.write(&Scores { version: env!("CARGO_PKG_VERSION"), model, against, settings, activations, comparison })?;
     }
     Ok(Outcome::Done)
 }
@@ -102,21 +77,9 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
 fn sources(arguments: &Eval) -> anyhow::Result<Vec<TextSource>> {
     let with_spark =
         [Some(&arguments.model), arguments.against.as_ref()].into_iter().flatten().any(|model| model::is_spark(model));
-    match (&arguments.text[..], with_spark) {
+    match (&arguments.data[..], with_spark) {
         ([], true) => texts::sources(&[model::spark_texts(Texts::Evaluation)?]),
-        ([], false) => bail!("there is no text to score; give --text FILE"),
+        ([], false) => bail!("there is nothing to measure on; give --data PATH"),
         (named, _) => texts::sources(named),
     }
-}
-
-fn tokens(sources: &[TextSource], tokenizer: &Tokenizer) -> anyhow::Result<Vec<Text>> {
-    let mut texts = Vec::new();
-    for source in sources {
-        let mut sequences = Vec::new();
-        for text in source.read()? {
-            sequences.push(tokenizer.encode(&text, false)?);
-        }
-        texts.push(Text { language: source.language.clone(), sequences });
-    }
-    Ok(texts)
 }

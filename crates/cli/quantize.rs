@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use quench::job::{Job, JobError, Overwrite, Report, Step, recipes};
+use quench::models::Kind;
 use quench::models::text::TextSource;
 use quench::quantize::{Plan, Recipe};
 
@@ -25,6 +26,12 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
     let evaluation = given(&arguments.eval, arguments, Texts::Evaluation)?;
     let model = model::folder(&arguments.model)?.into_owned();
     let device = arguments.device.resolve()?;
+    if arguments.prompt.is_some() {
+        match Kind::of(&model)? {
+            Kind::Decoder => {}
+            other => bail!("--prompt continues a text, and {} is a {other}", arguments.model.display()),
+        }
+    }
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
     let job = Job { model, output, recipe, plan, device, calibration, evaluation, overwrite, resume: arguments.resume };
     if arguments.dry_run {
@@ -39,10 +46,11 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
         json.write(&report)
             .with_context(|| format!("the model is saved in {}, but not its report", job.output.display()))?;
     }
+    let kind = Kind::of(&job.model)?;
     if let Some(prompt) = prompt(arguments) {
         table::print(&generate::side_by_side(&job.model, &job.output, &prompt, &job.device)?)?;
     }
-    table::print(&summary::next(&report, &job.output))?;
+    table::print(&summary::next(&report, &job.output, kind))?;
     Ok(if report.passed() { Outcome::Done } else { Outcome::GateFailed })
 }
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use quench::eval::{CandidateScore, Comparison, gate_table};
+use quench::eval::{CandidateScore, Comparison, Measured, gate_table};
 use quench::job::{CalibrationSize, Report};
+use quench::models::Kind;
 
 use crate::format::{bytes, change, count, number, percent, seconds};
 use crate::layers::{self, Layer};
@@ -14,14 +15,13 @@ pub fn report(report: &Report, verbose: bool) -> String {
     let mut text = format!("{}{}\n", layers::table(&planned(report), verbose), layers::LEGEND);
     text.push_str(&table::aligned(&figures(report)));
     if let Some(comparison) = &report.comparison {
-        if comparison.candidates.len() > 1 || !comparison.dense.languages.is_empty() {
+        // What one language model loses on one text is among the figures.
+        let told = matches!(comparison, Measured::Texts(texts) if texts.candidates.len() == 1 && texts.dense.languages.is_empty());
+        if !told {
             text.push_str(&format!("\n{}", comparison.table()));
         }
-        if verbose {
-            text.push_str(&format!(
-                "\nOutput of each layer against the dense model, on the evaluation text:\n\n{}",
-                comparison.layer_table()
-            ));
+        if let (true, Some(layers)) = (verbose, comparison.layer_table()) {
+            text.push_str(&format!("\nOutput of each layer against the dense model, on the evaluation text:\n\n{layers}"));
         }
     }
     if let Some(cascade) = &report.cascade {
@@ -34,14 +34,18 @@ pub fn report(report: &Report, verbose: bool) -> String {
 }
 
 /// Where the model is, and what to do with it.
-pub fn next(report: &Report, output: &Path) -> String {
+pub fn next(report: &Report, output: &Path, kind: Kind) -> String {
     let failed = report.gates.iter().filter(|gate| !gate.passed).count();
     let saved = match failed {
         0 => "saved in".to_owned(),
         failed => format!("{} failed; saved, and marked as failed, in", count(failed, "gate")),
     };
     let folder = output.display();
-    format!("\n{saved} {folder}\n  quench generate {folder} --prompt 'TEXT'\n  quench inspect {folder}\n")
+    let use_it = match kind {
+        Kind::Decoder => format!("quench generate {folder} --prompt 'TEXT'"),
+        Kind::Encoder | Kind::ResNet => format!("quench eval {folder} --against {} --data PATH", report.model.display()),
+    };
+    format!("\n{saved} {folder}\n  {use_it}\n  quench inspect {folder}\n")
 }
 
 fn planned(report: &Report) -> Vec<Layer> {
@@ -78,15 +82,18 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
             size.bits_per_weight, size.bits_per_parameter
         ),
     );
-    if report.calibration.tokens > 0 {
+    if report.calibration.samples > 0 {
         line("calibration", calibration(&report.calibration));
     }
-    match report.comparison.as_ref().and_then(|comparison| Some((comparison, comparison.candidates.first()?))) {
-        Some((comparison, candidate)) => lines.extend(loss(comparison, candidate)),
-        None => line("loss", "not measured; --eval FILE measures it".to_owned()),
+    match &report.comparison {
+        Some(Measured::Texts(comparison)) => {
+            lines.extend(comparison.candidates.first().into_iter().flat_map(|candidate| loss(comparison, candidate)));
+        }
+        Some(Measured::Images(_) | Measured::Sentences(_)) => {}
+        None => line("loss", "not measured; --eval PATH measures it".to_owned()),
     }
     let times = [
-        ("texts", report.seconds.texts),
+        ("data", report.seconds.data),
         ("quantize", report.seconds.quantize),
         ("evaluate", report.seconds.evaluate),
         ("save", report.seconds.save),
@@ -97,10 +104,13 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
 }
 
 fn calibration(calibration: &CalibrationSize) -> String {
-    let CalibrationSize { samples, tokens, languages } = calibration;
+    let CalibrationSize { unit, samples, tokens, languages } = calibration;
+    if *tokens == 0 {
+        return count(*samples, unit);
+    }
     let parts: Vec<String> = languages.iter().map(|(name, tokens)| format!("{name} {tokens}")).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
-    format!("{}, {tokens} tokens{parts}", count(*samples, "sequence"))
+    format!("{}, {tokens} tokens{parts}", count(*samples, unit))
 }
 
 fn loss(comparison: &Comparison, candidate: &CandidateScore) -> [[String; 2]; 3] {

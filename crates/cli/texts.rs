@@ -1,4 +1,4 @@
-//! Texts as they are named on the command line: `[LANG=]PATH`.
+//! Data as it is named on the command line: `[LANG=]PATH`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,12 +26,12 @@ pub fn sources(arguments: &[TextSource]) -> anyhow::Result<Vec<TextSource>> {
 
 fn by_language(argument: &TextSource) -> anyhow::Result<Option<Vec<TextSource>>> {
     let [folder] = &argument.paths[..] else { return Ok(None) };
-    let about = || format!("cannot read the text {}", folder.display());
+    let about = || format!("cannot read {}", folder.display());
     if !fs::metadata(folder).with_context(about)?.is_dir() {
         return Ok(None);
     }
     if folder.join("config.json").exists() {
-        bail!("the text {} is the folder of a model; give MODEL before the texts", folder.display());
+        bail!("{} is the folder of a model; give MODEL before the data", folder.display());
     }
     if argument.language.is_some() {
         return Ok(None);
@@ -50,8 +50,11 @@ fn by_language(argument: &TextSource) -> anyhow::Result<Option<Vec<TextSource>>>
     Ok(named.collect::<Option<Vec<_>>>().filter(|sources| !sources.is_empty()))
 }
 
-/// The language that a file is named for: `en.txt`, `pt-BR.utf8`.
+/// The language that a text file is named for: `en.txt`, `pt-BR.utf8`. Tables, such as `dev.tsv`, are named for none.
 fn language_of(file: &Path) -> Option<String> {
+    if file.extension().is_some_and(|ending| ending == "tsv" || ending == "csv") {
+        return None;
+    }
     let stem = file.file_stem()?.to_str()?;
     let (primary, region) = stem.split_once('-').unwrap_or((stem, "x"));
     let is_code = (2..=3).contains(&primary.len()) && primary.chars().all(|c| c.is_ascii_lowercase());
@@ -74,6 +77,7 @@ mod tests {
             ("README", None),
             ("EN.txt", None),
             ("en-.txt", None),
+            ("dev.tsv", None),
         ] {
             assert_eq!(language_of(Path::new(name)).as_deref(), language, "{name}");
         }

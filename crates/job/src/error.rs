@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use quench_checkpoint::CheckpointError;
 use quench_eval::EvalError;
-use quench_models::ModelError;
+use quench_models::{Kind, ModelError};
 use quench_quantize::QuantizeError;
 
 use crate::Container;
@@ -95,11 +95,42 @@ pub enum JobError {
         /// Its folder.
         path: PathBuf,
     },
-    /// The method needs calibration text and none was given.
-    #[error("the plan uses {method}, which needs calibration text; give --calibration FILE, or use an rtn recipe")]
-    NoCalibrationText {
+    /// The method needs calibration data and none was given.
+    #[error("the plan uses {method}, which needs calibration {data}; give --calibration PATH, or use an rtn recipe")]
+    NoCalibration {
         /// The method.
         method: &'static str,
+        /// What calibrates such a model: `"text"` or `"images"`.
+        data: &'static str,
+    },
+    /// The two models are not of one kind.
+    #[error("{} is a {kind} and {} a {other}; give the dense original of the model", .path.display(), .against.display())]
+    Kinds {
+        /// The model.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+        /// The model to compare with.
+        against: PathBuf,
+        /// What that is.
+        other: Kind,
+    },
+    /// Images are measured on one folder.
+    #[error(
+        "an image classifier is measured on one folder, with a folder of images for each class in it{}",
+        .second.as_ref().map(|path| format!("; {} is a second one", path.display())).unwrap_or_default()
+    )]
+    ImageFolders {
+        /// The second folder, where there is one.
+        second: Option<PathBuf>,
+    },
+    /// Windows of text would be longer than what the model reads at once.
+    #[error("windows of {length} tokens are longer than the context of the model; give --length {context} or less")]
+    WindowTooLong {
+        /// Tokens per window.
+        length: usize,
+        /// Tokens that the model reads at once.
+        context: usize,
     },
     /// The text is too short to evaluate on.
     #[error("the evaluation text{} has {tokens} tokens; at least 2 are needed to score one", .language.as_ref().map(|l| format!(" for {l}")).unwrap_or_default())]

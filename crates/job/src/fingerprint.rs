@@ -6,7 +6,6 @@ use std::io::Read;
 use std::path::Path;
 
 use quench_checkpoint::{Folder, write_atomically};
-use quench_models::text::Sample;
 use quench_quantize::Plan;
 use sha2::{Digest, Sha256};
 
@@ -16,7 +15,8 @@ use crate::JobError;
 pub(crate) struct Fingerprint(BTreeMap<String, String>);
 
 impl Fingerprint {
-    pub(crate) fn new(source: &Folder, plan: &Plan, samples: &[Sample], device: &str) -> Result<Self, JobError> {
+    /// - `inputs`: the checksum of the calibration inputs
+    pub(crate) fn new(source: &Folder, plan: &Plan, inputs: Sha256, device: &str) -> Result<Self, JobError> {
         let mut model = Sha256::new();
         for path in source.files() {
             let failed = |error| JobError::Read { path: path.to_owned(), source: error };
@@ -28,11 +28,6 @@ impl Fingerprint {
             let mut start = Vec::new();
             file.by_ref().take(1 << 20).read_to_end(&mut start).map_err(failed)?;
             model.update(&start);
-        }
-        let mut inputs = Sha256::new();
-        for sample in samples {
-            inputs.update((sample.ids.len() as u64).to_le_bytes());
-            sample.ids.iter().for_each(|id| inputs.update(id.to_le_bytes()));
         }
         Ok(Self(BTreeMap::from([
             ("version".into(), env!("CARGO_PKG_VERSION").into()),

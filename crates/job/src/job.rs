@@ -4,19 +4,21 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::Device;
 use quench_checkpoint::{CheckpointError, Folder, Source, Staging};
-use quench_eval::{Candidate, Comparison, EvalError, Options, Protocol, Text, compare};
-use quench_models::text::{Sample, TextSource, sample};
-use quench_models::{Decoder, Tokenizer, ids};
+use quench_eval::{Candidate, EvalError, Measured};
+use quench_models::text::TextSource;
+use quench_models::{Decoder, Encoder, Kind, ResNet};
 use quench_nn::Model;
+use quench_quantize::recipe::Evaluation;
 use quench_quantize::{Entry, Event, Ledger, Plan, QuantizeError, Recipe, run};
 
 use crate::JobError;
 use crate::fingerprint::Fingerprint;
 use crate::journal::DiskJournal;
-use crate::report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};
+use crate::report::{CascadeVerdict, Report, Seconds, Size};
 use crate::save::{self, Save};
+use crate::subject::{Inputs, Subject};
 
 /// Shards of the result are at most this large, as Hugging Face has it.
 pub(crate) const MAX_SHARD_BYTES: u64 = 5_000_000_000;
@@ -34,9 +36,10 @@ pub struct Job {
     pub plan: Option<Plan>,
     /// Where to compute.
     pub device: Device,
-    /// Calibration text; may be empty if no method needs it.
+    /// Calibration data: texts, or for an image classifier folders of images. May be empty if no method needs it.
     pub calibration: Vec<TextSource>,
-    /// Evaluation text; nothing is measured if it is empty.
+    /// Evaluation data: texts, for a sentence encoder [tasks](quench_eval::Task), for an image classifier a folder of labelled
+    /// images. Nothing is measured if it is empty.
     pub evaluation: Vec<TextSource>,
     /// What to do with a result or an unfinished run that is there already.
     pub overwrite: Overwrite,
@@ -98,11 +101,14 @@ impl Job {
     /// # Errors
     /// If the model cannot be opened or the recipe does not fit it.
     pub fn plan(&self) -> Result<Plan, JobError> {
-        let model = quench_models::open(&self.model, &self.device)?;
-        self.plan_for(&model)
+        match Kind::of(&self.model)? {
+            Kind::Decoder => self.plan_for(&<Decoder as Subject>::open(&self.model, &self.device)?),
+            Kind::Encoder => self.plan_for(&<Encoder as Subject>::open(&self.model, &self.device)?),
+            Kind::ResNet => self.plan_for(&<ResNet as Subject>::open(&self.model, &self.device)?),
+        }
     }
 
-    fn plan_for(&self, model: &Decoder) -> Result<Plan, JobError> {
+    fn plan_for(&self, model: &impl Model) -> Result<Plan, JobError> {
         let layers = model.layers();
         let plan = match &self.plan {
             Some(plan) => plan.clone(),
@@ -131,10 +137,18 @@ impl Job {
         {
             return Err(JobError::OutputIsModel { path: self.output.clone() });
         }
-        let mut model = quench_models::open(&self.model, &self.device)?;
+        match Kind::of(&self.model)? {
+            Kind::Decoder => self.run_as::<Decoder>(&dense, observe),
+            Kind::Encoder => self.run_as::<Encoder>(&dense, observe),
+            Kind::ResNet => self.run_as::<ResNet>(&dense, observe),
+        }
+    }
+
+    fn run_as<M: Subject>(&self, dense: &Folder, observe: Observe<'_>) -> Result<Report, JobError> {
+        let mut model = M::open(&self.model, &self.device)?;
         let plan = self.plan_for(&model)?;
         let mut staging = self.staging()?;
-        match self.run_in(&mut staging, &dense, &mut model, plan, observe) {
+        match self.run_in(&mut staging, dense, &mut model, plan, observe) {
             Ok(mut report) => {
                 report.output = staging.publish()?;
                 Ok(report)
@@ -150,22 +164,27 @@ impl Job {
     }
 
     /// The job inside its staging folder, which is left for the caller to publish or to discard.
-    fn run_in(
+    fn run_in<M: Subject>(
         &self,
         staging: &mut Staging,
         dense: &Folder,
-        model: &mut Decoder,
+        model: &mut M,
         plan: Plan,
         observe: Observe<'_>,
     ) -> Result<Report, JobError> {
         let mut seconds = Seconds::default();
         let clock = Instant::now();
-        let texts = Texts::read(self, &plan, model)?;
-        seconds.texts = clock.elapsed().as_secs_f64();
+        let inputs = self.inputs(&plan, model)?;
+        let settings = self.settings(model);
+        let tasks = match self.evaluation.is_empty() {
+            true => None,
+            false => Some(model.tasks(&self.model, &self.evaluation, &settings)?),
+        };
+        seconds.data = clock.elapsed().as_secs_f64();
 
         let device = format!("{:?}", self.device);
         let work = staging.work();
-        let fingerprint = Fingerprint::new(dense, &plan, &texts.samples, &device)?;
+        let fingerprint = Fingerprint::new(dense, &plan, inputs.checksum, &device)?;
         let mark = work.join("job.json");
         if self.resume && mark.exists() {
             fingerprint.check(&mark, &partial(&work))?;
@@ -182,26 +201,28 @@ impl Job {
         };
         let clock = Instant::now();
         let mut journal = DiskJournal::new(work.join("result"));
-        let ledger = quantize(model, &plan, &texts.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
+        let ledger = quantize(model, &plan, &inputs.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
         let direct = direct(&plan);
         let mut direct_model = None;
-        if let Some(direct) = direct.as_ref().filter(|_| !texts.evaluation.is_empty()) {
-            let mut model = quench_models::open(&self.model, &self.device)?;
+        if let Some(direct) = direct.as_ref().filter(|_| tasks.is_some()) {
+            let mut model = M::open(&self.model, &self.device)?;
             let mut journal = DiskJournal::new(work.join("direct"));
-            quantize(&mut model, direct, &texts.batches, &mut journal, "quantize directly", observe)
+            quantize(&mut model, direct, &inputs.batches, &mut journal, "quantize directly", observe)
                 .map_err(interrupted)?;
             direct_model = Some(model);
         }
         seconds.quantize = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
-        let comparison = self.compare(model, direct_model.as_mut(), &texts, &work, observe)?;
+        let comparison = match &tasks {
+            Some(tasks) => Some(self.compare(model, direct_model.as_mut(), tasks, &settings, &work, observe)?),
+            None => None,
+        };
         seconds.evaluate = clock.elapsed().as_secs_f64();
 
         let sections = finished_sections(&journal, &plan, model)?;
         let size = size(dense, &sections, &plan);
-        let score = comparison.as_ref().and_then(|comparison| comparison.candidates.first());
-        let gates = quench_eval::check(&self.recipe.gates, score, size.compression);
+        let gates = quench_eval::check(&self.recipe.gates, comparison.as_ref(), size.compression);
         let failed: Vec<String> = gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
         let verdict = match (gates.len(), failed.len()) {
             (0, _) => "none".to_owned(),
@@ -235,7 +256,7 @@ impl Job {
             cascade: comparison.as_ref().and_then(CascadeVerdict::new),
             comparison,
             gates,
-            calibration: texts.calibration_size(),
+            calibration: inputs.size,
             seconds,
         })
     }
@@ -250,40 +271,58 @@ impl Job {
         })
     }
 
-    fn compare(
+    /// Calibration inputs, if a method needs any.
+    fn inputs<M: Subject>(&self, plan: &Plan, model: &M) -> Result<Inputs<M::Input>, JobError> {
+        let mut treatments = plan.layers.iter().filter_map(|layer| layer.treatment.as_ref());
+        match treatments.find(|treatment| treatment.method.needs_gram()) {
+            None => Ok(Inputs::none()),
+            Some(treatment) if self.calibration.is_empty() => {
+                Err(JobError::NoCalibration { method: treatment.method.name(), data: M::DATA })
+            }
+            Some(_) => model.calibration(&self.model, &self.calibration, &self.recipe.calibration, &self.device),
+        }
+    }
+
+    /// How the recipe measures, in windows that the model's context can hold.
+    fn settings(&self, model: &impl Subject) -> Evaluation {
+        let settings = &self.recipe.evaluation;
+        let context = model.context().unwrap_or(usize::MAX);
+        Evaluation {
+            length: settings.length.min(context),
+            stride: settings.stride.min(context),
+            ..settings.clone()
+        }
+    }
+
+    fn compare<M: Subject>(
         &self,
-        quantized: &mut Decoder,
-        direct: Option<&mut Decoder>,
-        texts: &Texts,
+        quantized: &mut M,
+        direct: Option<&mut M>,
+        tasks: &M::Tasks,
+        settings: &Evaluation,
         work: &Path,
         observe: Observe<'_>,
-    ) -> Result<Option<Comparison>, JobError> {
-        if texts.evaluation.is_empty() {
-            return Ok(None);
-        }
-        let mut dense = quench_models::open(&self.model, &self.device)?;
+    ) -> Result<Measured, JobError> {
+        let mut dense = M::open(&self.model, &self.device)?;
         let name = if direct.is_some() { "cascade" } else { "quantized" };
         let mut candidates = vec![Candidate { name: name.to_owned(), model: quantized }];
         candidates.extend(direct.map(|model| Candidate { name: "direct".to_owned(), model }));
-        let options = Options {
-            protocol: texts.protocol(&self.recipe, dense.config().max_positions),
-            bos: texts.bos,
-            batch: self.recipe.evaluation.batch,
-            ..Options::default()
-        };
-        let mut begun = false;
-        let result =
-            compare(&mut dense, &mut candidates, &texts.evaluation, &options, &self.device, &mut |done, of| {
-                if !std::mem::replace(&mut begun, true) {
-                    observe(Step::Phase { name: "evaluate", total: of })?;
-                }
-                observe(Step::Progress { done, of, what: "" })
-            });
-        match result {
-            Ok(comparison) => Ok(Some(comparison)),
-            Err(EvalError::Interrupted) => Err(JobError::Interrupted { path: partial(work) }),
-            Err(error) => Err(error.into()),
+        let mut progress = evaluation_steps(observe);
+        match M::measure(&mut dense, &mut candidates, tasks, settings, &self.device, &mut progress) {
+            Err(JobError::Eval(EvalError::Interrupted)) => Err(JobError::Interrupted { path: partial(work) }),
+            result => result,
         }
+    }
+}
+
+/// The progress of an evaluation as steps of a job.
+pub(crate) fn evaluation_steps(observe: Observe<'_>) -> impl FnMut(usize, usize) -> ControlFlow<()> {
+    let mut begun = false;
+    move |done, of| {
+        if !std::mem::replace(&mut begun, true) {
+            observe(Step::Phase { name: "evaluate", total: of })?;
+        }
+        observe(Step::Progress { done, of, what: "" })
     }
 }
 
@@ -297,10 +336,10 @@ fn direct(plan: &Plan) -> Option<Plan> {
 }
 
 /// Runs one plan and hands its events on as steps.
-fn quantize(
-    model: &mut Decoder,
+fn quantize<M: Model>(
+    model: &mut M,
     plan: &Plan,
-    batches: &[Tensor<2, Int>],
+    batches: &[M::Input],
     journal: &mut DiskJournal,
     phase: &'static str,
     observe: Observe<'_>,
@@ -323,90 +362,8 @@ fn quantize(
     Ok(ledger)
 }
 
-/// The texts of a job as tokens.
-struct Texts {
-    samples: Vec<Sample>,
-    batches: Vec<Tensor<2, Int>>,
-    evaluation: Vec<Text>,
-    bos: Option<u32>,
-    adds_bos: bool,
-}
-
-impl Texts {
-    fn read(job: &Job, plan: &Plan, model: &Decoder) -> Result<Self, JobError> {
-        let mut treatments = plan.layers.iter().filter_map(|layer| layer.treatment.as_ref());
-        let needs = treatments.find(|treatment| treatment.method.needs_gram()).map(|treatment| treatment.method.name());
-        if let (Some(method), true) = (needs, job.calibration.is_empty()) {
-            return Err(JobError::NoCalibrationText { method });
-        }
-        if needs.is_none() && job.evaluation.is_empty() {
-            // Nothing is read, so a model without a tokenizer can still be rounded.
-            return Ok(Self { samples: vec![], batches: vec![], evaluation: vec![], bos: None, adds_bos: false });
-        }
-        let tokenizer = Tokenizer::open(&job.model)?;
-        let calibration = &job.recipe.calibration;
-        let length = calibration.length.min(model.config().max_positions);
-        let samples = match needs {
-            Some(_) => sample(&job.calibration, &tokenizer, calibration.samples, length, calibration.seed)?,
-            None => Vec::new(),
-        };
-        let batches = samples.chunks(calibration.batch).map(|batch| {
-            let sequences: Vec<&[u32]> = batch.iter().map(|sample| sample.ids.as_slice()).collect();
-            ids(&sequences, &job.device)
-        });
-        let mut evaluation: Vec<Text> = Vec::new();
-        for source in &job.evaluation {
-            let mut sequences = Vec::new();
-            for text in source.read()? {
-                sequences.push(tokenizer.encode(&text, false)?);
-            }
-            match evaluation.iter_mut().find(|text| text.language == source.language) {
-                Some(text) => text.sequences.extend(sequences),
-                None => evaluation.push(Text { language: source.language.clone(), sequences }),
-            }
-        }
-        for text in &evaluation {
-            let tokens = text.sequences.iter().map(Vec::len).max().unwrap_or(0);
-            if tokens < 2 {
-                return Err(JobError::NothingToEvaluate { language: text.language.clone(), tokens });
-            }
-        }
-        Ok(Self {
-            batches: batches.collect(),
-            samples,
-            evaluation,
-            bos: tokenizer.bos(),
-            adds_bos: tokenizer.adds_bos(),
-        })
-    }
-
-    /// The recipe's protocol, in windows that the model's context can hold.
-    fn protocol(&self, recipe: &Recipe, context: usize) -> Protocol {
-        let evaluation = &recipe.evaluation;
-        Protocol {
-            length: evaluation.length.min(context),
-            stride: evaluation.stride.min(context),
-            windows: Some(evaluation.windows),
-            bos: self.adds_bos && self.bos.is_some(),
-        }
-    }
-
-    fn calibration_size(&self) -> CalibrationSize {
-        let mut languages: Vec<(String, usize)> = Vec::new();
-        for sample in &self.samples {
-            let Some(language) = &sample.language else { continue };
-            match languages.iter_mut().find(|(name, _)| name == language) {
-                Some((_, tokens)) => *tokens += sample.ids.len(),
-                None => languages.push((language.clone(), sample.ids.len())),
-            }
-        }
-        let tokens = self.samples.iter().map(|sample| sample.ids.len()).sum();
-        CalibrationSize { samples: self.samples.len(), tokens, languages }
-    }
-}
-
 /// The journal's folders of the last stage.
-fn finished_sections(journal: &DiskJournal, plan: &Plan, model: &Decoder) -> Result<Vec<Folder>, JobError> {
+fn finished_sections(journal: &DiskJournal, plan: &Plan, model: &impl Model) -> Result<Vec<Folder>, JobError> {
     let Some(last) = plan.stages().checked_sub(1) else { return Ok(Vec::new()) };
     let folders =
         model.sections().into_iter().map(|section| journal.section(last, section)).filter(|folder| folder.exists());

@@ -5,6 +5,7 @@
 
 mod convert;
 mod error;
+mod evaluate;
 mod fingerprint;
 mod inspect;
 mod job;
@@ -12,9 +13,11 @@ mod journal;
 pub mod recipes;
 mod report;
 mod save;
+mod subject;
 
 pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
+pub use evaluate::Measurement;
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use quench_eval::{Comparison, GateResult};
+use quench_eval::{Comparison, GateResult, Measured};
+use quench_models::text::Sample;
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde::Serialize;
 
@@ -25,8 +26,8 @@ pub struct Report {
     pub ledger: Ledger,
     /// Bytes before and after.
     pub size: Size,
-    /// The result beside the dense model, on the evaluation text.
-    pub comparison: Option<Comparison>,
+    /// The result beside the dense model, on the evaluation data.
+    pub comparison: Option<Measured>,
     /// The cascade beside direct quantization.
     pub cascade: Option<CascadeVerdict>,
     /// The gates of the recipe.
@@ -56,15 +57,38 @@ pub struct Size {
     pub parameters: u64,
 }
 
-/// How much calibration text was used.
+/// How much calibration data was used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CalibrationSize {
-    /// Sequences.
+    /// What a sample is: `"sequence"`, `"sentence"` or `"image"`.
+    pub unit: &'static str,
+    /// Samples.
     pub samples: usize,
-    /// Tokens.
+    /// Tokens; 0 for images.
     pub tokens: usize,
     /// Tokens per language, in the order of the sources.
     pub languages: Vec<(String, usize)>,
+}
+
+impl CalibrationSize {
+    /// That of texts.
+    pub(crate) fn tokens(unit: &'static str, samples: &[Sample]) -> Self {
+        let mut languages: Vec<(String, usize)> = Vec::new();
+        for sample in samples {
+            let Some(language) = &sample.language else { continue };
+            match languages.iter_mut().find(|(name, _)| name == language) {
+                Some((_, tokens)) => *tokens += sample.ids.len(),
+                None => languages.push((language.clone(), sample.ids.len())),
+            }
+        }
+        let tokens = samples.iter().map(|sample| sample.ids.len()).sum();
+        Self { unit, samples: samples.len(), tokens, languages }
+    }
+
+    /// That of images.
+    pub(crate) fn images(samples: usize) -> Self {
+        Self { unit: "image", samples, tokens: 0, languages: Vec::new() }
+    }
 }
 
 /// Which of the two was better on the evaluation text.
@@ -87,8 +111,8 @@ pub struct CascadeVerdict {
 /// Wall time in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Seconds {
-    /// Reading and tokenizing the texts.
-    pub texts: f64,
+    /// Reading and preparing calibration and evaluation data.
+    pub data: f64,
     /// Quantizing, all stages, and direct quantization beside a cascade.
     pub quantize: f64,
     /// Comparing with the dense model.

@@ -21,14 +21,9 @@ mod block;
 use block::Block;
 
 /// The `model_type` of the configuration.
-const MODEL_TYPE: &str = "bert";
+pub(crate) const MODEL_TYPE: &str = "bert";
 /// A checkpoint with a head of its own keeps the encoder one name down.
 const PREFIXES: [&str; 2] = ["", "bert."];
-
-/// Whether a configuration is an encoder's.
-pub(crate) fn is(fields: &Fields) -> Result<bool, ModelError> {
-    Ok(fields.text("model_type")? == MODEL_TYPE)
-}
 
 /// What an encoder is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +57,9 @@ impl EncoderConfig {
     /// if a key is absent or makes no model, naming file and key.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let fields = Fields::read(path)?;
-        if !is(&fields)? {
-            return Err(fields.unsupported("model_type", fields.text("model_type")?, &[MODEL_TYPE]));
+        match fields.text("model_type")? {
+            MODEL_TYPE => {}
+            other => return Err(fields.unsupported("model_type", other, &[MODEL_TYPE])),
         }
         if let Some(other @ ("relative_key" | "relative_key_query")) =
             fields.optional_text("position_embedding_type")?

@@ -1,6 +1,6 @@
 //! [`Preparation`]: from image files to what a network reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use image::imageops::{FilterType, crop_imm, resize};
@@ -9,6 +9,39 @@ use serde_json::Value;
 
 use crate::ModelError;
 use crate::fields::Fields;
+
+/// File name endings of images.
+const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// The image files of a folder and of all folders in it, in the order of their paths; a file is itself.
+///
+/// # Errors
+///
+/// If a folder cannot be read, or there is no image in all of it; naming the folder.
+pub fn image_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let mut files = Vec::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        if !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        for entry in std::fs::read_dir(&path).map_err(ModelError::read(&path))? {
+            let path = entry.map_err(ModelError::read(&path))?.path();
+            let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && (path.is_dir() || ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))) {
+                open.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        let message = format!("there is no image in this folder, no file that ends in .{}", ENDINGS.join(", ."));
+        return Err(ModelError::Image { path: path.to_owned(), message });
+    }
+    files.sort();
+    Ok(files)
+}
 
 /// How an image is made ready: scaled until it covers `size`, cut to its middle, then `(x / 255 − mean) / std`.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +160,21 @@ mod tests {
         assert_eq!((half.dimensions(), half.get_pixel(5, 5)[0]), ((10, 10), 100));
         let part = Preparation { kept: 0.5, ..plain([10, 10]) }.fitted(&image);
         assert!(part.dimensions() == (10, 10) && part.pixels().all(|pixel| pixel[0] == 100));
+    }
+
+    #[test]
+    fn images_are_found_at_any_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("b/c")).unwrap();
+        let none = image_files(folder.path()).unwrap_err().to_string();
+        assert!(none.contains(".jpg") && none.contains(&folder.path().display().to_string()), "{none}");
+        for name in ["b/c/2.PNG", "b/1.jpeg", "a.jpg", "b/.hidden.png", "b/notes.txt"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = image_files(folder.path()).unwrap();
+        assert_eq!(found, ["a.jpg", "b/1.jpeg", "b/c/2.PNG"].map(|name| folder.path().join(name)));
+        assert_eq!(image_files(&found[1]).unwrap(), [found[1].clone()]);
+        assert!(image_files(&folder.path().join("no")).is_ok(), "reading it is what fails");
     }
 
     #[test]

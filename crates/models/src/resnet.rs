@@ -16,6 +16,7 @@ use crate::load::{Layer, Loader, Order};
 mod config;
 mod convolution;
 
+pub(crate) use config::MODEL_TYPES;
 pub use config::{Layout, ResNetConfig, Unit};
 use convolution::Convolution;
 

@@ -130,6 +130,40 @@ pub fn sample(
     Ok(drawn)
 }
 
+/// Draws sentences, equally many of each language: together `samples`, rounded up to that, or fewer where there are no more.
+///
+/// A sentence is encoded with what the tokenizer puts around it and, if it is longer than `length` tokens, cut before the last.
+/// They are drawn without replacement; the same sentences, tokenizer and seed give the same samples.
+///
+/// # Errors
+///
+/// If the tokenizer fails on a sentence.
+pub fn sentences(
+    languages: &[(Option<String>, Vec<String>)],
+    tokenizer: &Tokenizer,
+    samples: usize,
+    length: usize,
+    seed: u64,
+) -> Result<Vec<Sample>, ModelError> {
+    let wanted = samples.div_ceil(languages.len().max(1));
+    let mut drawn = Vec::new();
+    for (language, sentences) in languages {
+        let mut order: Vec<&String> = sentences.iter().collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        for sentence in order.into_iter().take(wanted) {
+            let mut ids = tokenizer.encode(sentence, true)?;
+            if let Some(last) = ids.last().copied().filter(|_| ids.len() > length) {
+                ids.truncate(length.saturating_sub(1));
+                ids.push(last);
+            }
+            if !ids.is_empty() {
+                drawn.push(Sample { language: language.clone(), ids });
+            }
+        }
+    }
+    Ok(drawn)
+}
+
 /// The sources of each language, in the order in which the languages first appear.
 fn by_language(sources: &[TextSource]) -> Vec<(Option<String>, Vec<&TextSource>)> {
     let mut order: BTreeMap<&Option<String>, usize> = BTreeMap::new();
@@ -340,6 +374,25 @@ mod tests {
             let message = sample(&sources, &tokenizer, 200, 256, 5).unwrap_err().to_string();
             assert!(message.contains("the de text") && message.contains("100"), "{message}");
         }
+    }
+
+    #[test]
+    fn sentences_are_drawn_whole_or_cut_before_their_last_token() {
+        let model = tempfile::tempdir().unwrap();
+        write_folder(model.path(), 258, &bytes_tokenizer(true));
+        let tokenizer = Tokenizer::open(model.path()).unwrap();
+        let lines = |word: &str, count: usize| (0..count).map(|line| format!("{word} {line}")).collect::<Vec<_>>();
+        let languages = [(Some("en".to_owned()), lines("line", 40)), (None, lines("x", 2))];
+        let drawn = sentences(&languages, &tokenizer, 10, 6, 1).unwrap();
+        assert_eq!(drawn.iter().filter(|sample| sample.language.is_some()).count(), 5);
+        assert_eq!(drawn.len(), 7, "there are two sentences of the second");
+        assert_eq!(drawn, sentences(&languages, &tokenizer, 10, 6, 1).unwrap());
+        assert_ne!(drawn, sentences(&languages, &tokenizer, 10, 6, 2).unwrap());
+        let whole = tokenizer.encode("line 17", true).unwrap();
+        let one = [(None, vec!["line 17".to_owned()])];
+        assert_eq!(sentences(&one, &tokenizer, 1, 100, 0).unwrap()[0].ids, whole);
+        let cut = sentences(&one, &tokenizer, 1, 4, 0).unwrap().remove(0).ids;
+        assert_eq!(cut, [&whole[..3], &whole[whole.len() - 1..]].concat());
     }
 
     #[test]

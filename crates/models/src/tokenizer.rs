@@ -32,7 +32,7 @@ impl Tokenizer {
     /// fewer than half as many tokens as rows (embeddings are padded, but not to the double).
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let config = Fields::read(&folder.join("config.json"))?;
-        let config = if encoder::is(&config)? { config } else { family::of(config)?.1 };
+        let config = if config.text("model_type")? == encoder::MODEL_TYPE { config } else { family::of(config)?.1 };
         let vocab_size = config.size("vocab_size")?;
 
         let path = folder.join("tokenizer.json");

@@ -6,6 +6,9 @@ use crate::ModelError;
 use crate::fields::Fields;
 use crate::images::Preparation;
 
+/// The `model_type` of a configuration, by layout.
+pub(crate) const MODEL_TYPES: [&str; 2] = ["resnet_cifar", "resnet_torchvision"];
+
 /// What a residual network is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResNetConfig {
@@ -97,13 +100,12 @@ impl ResNetConfig {
     /// If the file cannot be read or is not JSON, the architecture is unknown, or a key is absent or makes no model; naming
     /// file and key.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        const TYPES: [&str; 2] = ["resnet_cifar", "resnet_torchvision"];
         let fields = Fields::read(path)?;
         let depth = fields.size("depth")?;
         let (config, known) = match fields.text("model_type")? {
             "resnet_cifar" => (Self::cifar(depth), "20, 32, 44, 56 or 110"),
             "resnet_torchvision" => (Self::torchvision(depth), "18, 34, 50, 101 or 152"),
-            other => return Err(fields.unsupported("model_type", other, &TYPES)),
+            other => return Err(fields.unsupported("model_type", other, &MODEL_TYPES)),
         };
         let mut config = config.ok_or_else(|| fields.wrong("depth", known))?;
         config.classes = fields.size("num_classes")?;

@@ -1,0 +1,85 @@
+//! [`Subject`]: what a job needs to know of a kind of model, to calibrate and to measure it.
+
+mod decoder;
+mod encoder;
+mod resnet;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use quench_eval::{Candidate, Measured};
+use quench_models::text::TextSource;
+use quench_nn::Model;
+use quench_quantize::recipe::{Calibration, Evaluation};
+use sha2::{Digest, Sha256};
+
+use crate::{CalibrationSize, JobError};
+
+/// A kind of model, with the data that it reads.
+pub(crate) trait Subject: Model + Sized {
+    /// What it is measured on, read and checked.
+    type Tasks;
+
+    /// What calibrates it, for errors: `"text"`.
+    const DATA: &'static str;
+
+    /// Opens a folder, as the model's own `open`.
+    fn open(folder: &Path, device: &Device) -> Result<Self, JobError>;
+
+    /// The longest text that the model reads at once, in tokens; `None` where it reads no text.
+    fn context(&self) -> Option<usize>;
+
+    /// Draws calibration inputs.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or there is too little of it; naming the file.
+    fn calibration(
+        &self,
+        folder: &Path,
+        from: &[TextSource],
+        settings: &Calibration,
+        device: &Device,
+    ) -> Result<Inputs<Self::Input>, JobError>;
+
+    /// Reads what the model is to be measured on.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or is not about such a model; naming the file.
+    fn tasks(&self, folder: &Path, from: &[TextSource], settings: &Evaluation) -> Result<Self::Tasks, JobError>;
+
+    /// Measures the dense model and every candidate on `tasks`.
+    ///
+    /// - `progress`: called with the steps done and the steps in all; breaking stops the evaluation
+    ///
+    /// # Errors
+    /// Whatever evaluation reports; [`quench_eval::EvalError::Interrupted`] if `progress` broke off.
+    fn measure(
+        dense: &mut Self,
+        candidates: &mut [Candidate<'_, Self>],
+        tasks: &Self::Tasks,
+        settings: &Evaluation,
+        device: &Device,
+        progress: Progress<'_>,
+    ) -> Result<Measured, JobError>;
+}
+
+/// Called with the steps done and the steps in all; breaking stops the work.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
+
+/// Calibration inputs.
+pub(crate) struct Inputs<I> {
+    /// In batches, in the order in which they were drawn.
+    pub(crate) batches: Vec<I>,
+    /// How much there is.
+    pub(crate) size: CalibrationSize,
+    /// Of what was drawn: the same inputs, the same checksum.
+    pub(crate) checksum: Sha256,
+}
+
+impl<I> Inputs<I> {
+    /// For methods that need none.
+    pub(crate) fn none() -> Self {
+        Self { batches: Vec::new(), size: CalibrationSize::default(), checksum: Sha256::new() }
+    }
+}
