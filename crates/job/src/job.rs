@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::{CheckpointError, Folder, Source, Staging};
-use quench_eval::{Candidate, Comparison, EvalError, Options, Protocol, Text, compare};
+use quench_eval::{Candidate, Comparison, EvalError, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
 use quench_models::{Decoder, Tokenizer, ids};
 use quench_nn::{Model, Section};
@@ -200,8 +200,8 @@ impl Job {
 
         let sections = finished_sections(&journal, &plan, model)?;
         let size = size(dense, &sections, &plan);
-        let score = comparison.as_ref().and_then(|comparison| comparison.candidates.first());
-        let gates = quench_eval::check(&self.recipe.gates, score, size.compression);
+        let measured = comparison.clone().map(Measured::Texts);
+        let gates = quench_eval::check(&self.recipe.gates, measured.as_ref(), size.compression);
         let failed: Vec<String> = gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
         let verdict = match (gates.len(), failed.len()) {
             (0, _) => "none".to_owned(),
