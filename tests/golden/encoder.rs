@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use quench::eval::Judgements;
-use quench::models::{Encoder, ModelError, Sentences, Tokenizer};
+use quench::models::{Encoder, Sentences, Tokenizer};
 use quench::nn::{Model, Tap};
 use quench::quantize::{Recipe, run};
 use safetensors::SafeTensors;
@@ -125,8 +125,8 @@ fn minilm_has_its_known_correlation() {
     let tokenizer = Tokenizer::open(&folder).unwrap();
     let encoder = Encoder::open(&folder, &first_device().1).unwrap();
     let judgements = Judgements::read(&file).unwrap().every(3);
-    let embed = |texts: &[&str]| -> Result<_, ModelError> { encoder.embed_texts(&tokenizer, texts, 32) };
-    let spearman = judgements.spearman(embed).unwrap();
+    let vectors = encoder.embed_texts(&tokenizer, &judgements.texts(), 32).unwrap();
+    let spearman = judgements.spearman(&vectors).unwrap();
     println!("minilm: {spearman:.4} over {} pairs", judgements.len());
     assert!(judgements.len() == 460 && (spearman - 0.8235).abs() <= 0.002, "{spearman}");
 }
@@ -138,9 +138,8 @@ fn minilm_agrees_with_people_dense_and_quantized() {
     let (_, device) = first_device();
     let tokenizer = Tokenizer::open(&folder).unwrap();
     let tenth = Judgements::read(&file).unwrap().every(10);
-    let spearman = |encoder: &Encoder| {
-        tenth.spearman(|texts| -> Result<_, ModelError> { encoder.embed_texts(&tokenizer, texts, 32) }).unwrap()
-    };
+    let spearman =
+        |encoder: &Encoder| tenth.spearman(&encoder.embed_texts(&tokenizer, &tenth.texts(), 32).unwrap()).unwrap();
     let dense = Encoder::open(&folder, &device).unwrap();
     let reference = spearman(&dense);
     println!("minilm dense: {reference:.4} over {} pairs", tenth.len());

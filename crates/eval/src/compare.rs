@@ -15,7 +15,7 @@ use crate::walk::{Walk, Walker};
 use crate::{CandidateScore, Comparison, EvalError, ModelScore, Protocol, Text};
 
 /// How the dense model is called in errors.
-const DENSE: &str = "dense model";
+pub(crate) const DENSE: &str = "dense model";
 
 /// How an evaluation is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use quench_metrics::Interval;
 use quench_quantize::recipe::Gates;
 use serde::{Deserialize, Serialize};
 
-use crate::{CandidateScore, Score};
+use crate::measured::{Estimate, Measured};
 
 /// A limit that a recipe may set; named as its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,30 +14,28 @@ use crate::{CandidateScore, Score};
 pub enum Gate {
     /// Largest allowed `perplexity / dense perplexity - 1`.
     MaxPerplexityIncrease,
-    /// Largest allowed mean KL divergence, nats per token.
+    /// Largest allowed mean KL divergence, nats per token or image.
     MaxKl,
-    /// Smallest allowed top-1 agreement, 0 to 1.
+    /// Smallest allowed top-1 agreement, 0 to 1; of probes, in the worst task.
     MinAgreement,
+    /// Largest allowed `dense accuracy - accuracy`: top-1 of images, or of probes in the worst task.
+    MaxAccuracyDrop,
+    /// Largest allowed `dense correlation - correlation` over pairs of texts, in the worst task.
+    MaxCorrelationDrop,
+    /// Smallest allowed overlap of the 10 nearest neighbours, 0 to 1.
+    MinNeighbours,
     /// Smallest allowed compression, bytes before over bytes after.
     MinCompression,
 }
 
 impl Gate {
     /// Whether `measured` holds `limit`; NaN holds none.
-    fn holds(self, measured: f64, limit: f64) -> bool {
+    pub(crate) fn holds(self, measured: f64, limit: f64) -> bool {
         match self {
-            Self::MaxPerplexityIncrease | Self::MaxKl => measured <= limit,
-            Self::MinAgreement | Self::MinCompression => measured >= limit,
-        }
-    }
-
-    /// The value of `score` that the gate limits, with its interval; `None` for compression, which no score knows.
-    fn measure(self, score: &Score) -> Option<(f64, Option<Interval>)> {
-        match self {
-            Self::MaxPerplexityIncrease => Some((score.increase, score.increase_interval)),
-            Self::MaxKl => Some((score.kl.mean, score.kl_interval)),
-            Self::MinAgreement => Some((score.agreement, score.agreement_interval)),
-            Self::MinCompression => None,
+            Self::MaxPerplexityIncrease | Self::MaxKl | Self::MaxAccuracyDrop | Self::MaxCorrelationDrop => {
+                measured <= limit
+            }
+            Self::MinAgreement | Self::MinNeighbours | Self::MinCompression => measured >= limit,
         }
     }
 }
@@ -48,6 +46,9 @@ impl fmt::Display for Gate {
             Self::MaxPerplexityIncrease => "max_perplexity_increase",
             Self::MaxKl => "max_kl",
             Self::MinAgreement => "min_agreement",
+            Self::MaxAccuracyDrop => "max_accuracy_drop",
+            Self::MaxCorrelationDrop => "max_correlation_drop",
+            Self::MinNeighbours => "min_neighbours",
             Self::MinCompression => "min_compression",
         })
     }
@@ -62,16 +63,19 @@ pub struct GateResult {
     pub language: Option<String>,
     /// The limit.
     pub limit: f64,
-    /// What was measured; `None` if the evaluation has no text in this language.
+    /// What was measured; `None` if the evaluation does not measure it.
     pub measured: Option<f64>,
     /// The bootstrap interval of what was measured, where there is one.
     pub interval: Option<Interval>,
+    /// Why nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Whether the measured value holds the limit; false if nothing was measured.
     pub passed: bool,
 }
 
 impl GateResult {
-    /// Whether the whole interval falls on the side of the limit that the verdict says: other text of the same kind
+    /// Whether the whole interval falls on the side of the limit that the verdict says: other data of the same kind
     /// would have given the same verdict. `None` where there is no interval.
     pub fn conclusive(&self) -> Option<bool> {
         self.interval.map(|Interval { low, high, .. }| {
@@ -87,15 +91,13 @@ impl fmt::Display for GateResult {
         if let Some(language) = &self.language {
             write!(f, " {language}")?;
         }
-        match self.measured {
-            Some(measured) => write!(f, ": {measured:.4}, limit {}", self.limit)?,
-            None if self.language.is_some() => {
-                write!(f, ": not evaluated, there is no evaluation text in this language; limit {}", self.limit)?
-            }
-            None => write!(f, ": not evaluated, there is no evaluation text; limit {}", self.limit)?,
+        match (self.measured, &self.reason) {
+            (Some(measured), _) => write!(f, ": {measured:.4}")?,
+            (None, Some(reason)) => write!(f, ": not evaluated, {reason}")?,
+            (None, None) => f.write_str(": not evaluated")?,
         }
         let verdict = if self.passed { "passed" } else { "failed" };
-        write!(f, ": {verdict}")?;
+        write!(f, ", limit {}: {verdict}", self.limit)?;
         if self.conclusive() == Some(false) {
             f.write_str(" (not conclusive: the limit is inside the interval)")?;
         }
@@ -105,26 +107,35 @@ impl fmt::Display for GateResult {
 
 /// Every limit that `gates` sets, with its verdict: first those for the whole evaluation, then those for languages.
 ///
-/// The measured value itself is held against the limit, since the evaluation text is part of the recipe; whether
-/// other text would have given the same verdict is [`GateResult::conclusive`]. A language that the gates name and the
-/// evaluation lacks fails each of its limits: no other language stands in for it.
+/// The measured value itself is held against the limit, since the evaluation data are part of the recipe; whether
+/// other data would have given the same verdict is [`GateResult::conclusive`]. What an evaluation does not measure fails,
+/// with the reason: a language without text, or a limit that makes no sense for this kind of model. Nothing else stands
+/// in for it.
 ///
-/// Without a score, every limit but the compression's fails.
-///
-/// `compression` is the bytes of the dense checkpoint over the bytes of the result.
-pub fn check(gates: &Gates, score: Option<&CandidateScore>, compression: f64) -> Vec<GateResult> {
+/// - `measured`: its first candidate is the result that the gates are for. Without one, or without an evaluation, every
+///   limit but the compression's fails
+/// - `compression`: the bytes of the dense checkpoint over the bytes of the result
+pub fn check(gates: &Gates, measured: Option<&Measured>, compression: f64) -> Vec<GateResult> {
+    let measure = |gate, language| match measured {
+        Some(measured) => measured.measure(gate, language),
+        None => Err("nothing was evaluated; give data to evaluate on".to_owned()),
+    };
     let whole = [
         (Gate::MaxPerplexityIncrease, gates.max_perplexity_increase),
         (Gate::MaxKl, gates.max_kl),
         (Gate::MinAgreement, gates.min_agreement),
+        (Gate::MaxAccuracyDrop, gates.max_accuracy_drop),
+        (Gate::MaxCorrelationDrop, gates.max_correlation_drop),
+        (Gate::MinNeighbours, gates.min_neighbours),
         (Gate::MinCompression, gates.min_compression),
     ];
     let whole = whole.into_iter().filter_map(|(gate, limit)| {
-        let measured = match gate {
-            Gate::MinCompression => Some((compression, None)),
-            _ => score.and_then(|score| gate.measure(&score.total)),
+        let limit = limit?;
+        let estimate = match gate {
+            Gate::MinCompression => Ok(Estimate { value: compression, interval: None }),
+            _ => measure(gate, None),
         };
-        Some(verdict(gate, None, limit?, measured))
+        Some(verdict(gate, None, limit, estimate))
     });
     let languages = gates.languages.iter().flat_map(|(language, gates)| {
         let limits = [
@@ -132,22 +143,26 @@ pub fn check(gates: &Gates, score: Option<&CandidateScore>, compression: f64) ->
             (Gate::MaxKl, gates.max_kl),
             (Gate::MinAgreement, gates.min_agreement),
         ];
-        limits.into_iter().filter_map(move |(gate, limit)| {
-            let measured = score.and_then(|score| gate.measure(score.languages.get(language)?));
-            Some(verdict(gate, Some(language), limit?, measured))
-        })
+        limits
+            .into_iter()
+            .filter_map(move |(gate, limit)| Some(verdict(gate, Some(language), limit?, measure(gate, Some(language)))))
     });
     whole.chain(languages).collect()
 }
 
-fn verdict(gate: Gate, language: Option<&String>, limit: f64, measured: Option<(f64, Option<Interval>)>) -> GateResult {
+fn verdict(gate: Gate, language: Option<&String>, limit: f64, estimate: Result<Estimate, String>) -> GateResult {
+    let (estimate, reason) = match estimate {
+        Ok(estimate) => (Some(estimate), None),
+        Err(reason) => (None, Some(reason)),
+    };
     GateResult {
         gate,
         language: language.cloned(),
         limit,
-        measured: measured.map(|(value, _)| value),
-        interval: measured.and_then(|(_, interval)| interval),
-        passed: measured.is_some_and(|(value, _)| gate.holds(value, limit)),
+        measured: estimate.map(|estimate| estimate.value),
+        interval: estimate.and_then(|estimate| estimate.interval),
+        reason,
+        passed: estimate.is_some_and(|estimate| gate.holds(estimate.value, limit)),
     }
 }
 
@@ -159,6 +174,7 @@ mod tests {
     use quench_quantize::recipe::LanguageGates;
 
     use super::*;
+    use crate::{CandidateScore, Comparison, ModelScore, Perplexity, Score};
 
     fn score(increase: f64, kl: f64, agreement: f64) -> Score {
         let around = |value: f64| Some(Interval { low: value * 0.9, high: value * 1.1, level: 0.95 });
@@ -175,13 +191,20 @@ mod tests {
         }
     }
 
-    fn candidate() -> CandidateScore {
-        CandidateScore {
+    fn measured(total: Score) -> Measured {
+        let candidate = CandidateScore {
             name: "int4".into(),
-            total: score(0.019, 0.010, 0.95),
+            total,
             languages: BTreeMap::from([("de".into(), score(0.05, 0.02, 0.90))]),
             layers: Vec::new(),
-        }
+        };
+        let dense = Perplexity { windows: 10, tokens: 100, nll: 10f64.ln(), perplexity: 10.0, interval: None };
+        let dense = ModelScore { total: dense, languages: BTreeMap::new() };
+        Measured::Texts(Comparison { dense, candidates: vec![candidate] })
+    }
+
+    fn texts() -> Measured {
+        measured(score(0.019, 0.010, 0.95))
     }
 
     #[test]
@@ -196,18 +219,18 @@ mod tests {
             (Gates { min_compression: Some(4.0), ..Gates::default() }, true),
             (Gates { min_compression: Some(4.01), ..Gates::default() }, false),
         ] {
-            let results = check(&gates, Some(&candidate()), 4.0);
+            let results = check(&gates, Some(&texts()), 4.0);
             assert_eq!(results.len(), 1, "{gates:?}");
             assert_eq!(results[0].passed, passed, "{}", results[0]);
         }
-        assert!(check(&Gates::default(), Some(&candidate()), 4.0).is_empty());
+        assert!(check(&Gates::default(), Some(&texts()), 4.0).is_empty());
     }
 
     #[test]
     fn a_missing_language_fails() {
         let limits = LanguageGates { max_kl: Some(1.0), min_agreement: Some(0.0), ..LanguageGates::default() };
         let languages = BTreeMap::from([("de".to_string(), limits.clone()), ("pt".to_string(), limits)]);
-        let results = check(&Gates { languages, ..Gates::default() }, Some(&candidate()), 4.0);
+        let results = check(&Gates { languages, ..Gates::default() }, Some(&texts()), 4.0);
         let verdicts: Vec<_> = results.iter().map(|r| (r.language.as_deref(), r.measured, r.passed)).collect();
         assert_eq!(
             verdicts,
@@ -228,28 +251,30 @@ mod tests {
         assert_eq!(results.iter().map(|result| result.passed).collect::<Vec<_>>(), [false, true]);
         assert_eq!(
             results[0].to_string(),
-            format!("max_kl: not evaluated, there is no evaluation text; limit {}: failed", f64::MAX)
+            format!(
+                "max_kl: not evaluated, nothing was evaluated; give data to evaluate on, limit {}: failed",
+                f64::MAX
+            )
         );
     }
 
     #[test]
     fn nothing_measurable_holds_no_limit() {
-        let mut broken = candidate();
-        broken.total.kl.mean = f64::NAN;
+        let broken = measured(score(0.019, f64::NAN, 0.95));
         let gates = Gates { max_kl: Some(f64::MAX), min_compression: Some(0.0), ..Gates::default() };
         assert!(check(&gates, Some(&broken), f64::NAN).iter().all(|result| !result.passed));
     }
 
     #[test]
     fn says_whether_it_is_conclusive() {
-        let of = |limit| check(&Gates { max_kl: Some(limit), ..Gates::default() }, Some(&candidate()), 4.0).remove(0);
+        let of = |limit| check(&Gates { max_kl: Some(limit), ..Gates::default() }, Some(&texts()), 4.0).remove(0);
         assert_eq!(of(0.0095).conclusive(), Some(false));
         assert!(of(0.0095).to_string().ends_with("failed (not conclusive: the limit is inside the interval)"));
         assert_eq!(of(0.0105).conclusive(), Some(false));
         assert_eq!(of(0.02).conclusive(), Some(true));
         assert_eq!(of(0.001).conclusive(), Some(true));
         let compression =
-            check(&Gates { min_compression: Some(2.0), ..Gates::default() }, Some(&candidate()), 4.0).remove(0);
+            check(&Gates { min_compression: Some(2.0), ..Gates::default() }, Some(&texts()), 4.0).remove(0);
         assert_eq!(compression.conclusive(), None);
         assert_eq!(compression.to_string(), "min_compression: 4.0000, limit 2: passed");
     }

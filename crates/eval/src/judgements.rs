@@ -1,12 +1,14 @@
-//! Sentence similarity: the order that a model gives pairs of sentences, beside the order that people gave them.
+//! Similarity: the order that a model gives pairs of texts, beside the order that people gave them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
-use quench_metrics::spearman;
+use quench_metrics::{cosines, spearman};
 
-/// Pairs of sentences, each with the similarity that people saw in it.
+use crate::EvalError;
+use crate::sentences::{distinct, positions, read, rows};
+
+/// Pairs of sentences or words, each with the similarity that people saw in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgements {
     path: PathBuf,
@@ -16,58 +18,25 @@ pub struct Judgements {
 /// One pair.
 #[derive(Clone, Debug, PartialEq)]
 struct Judgement {
-    sentences: [String; 2],
+    texts: [String; 2],
     score: f64,
 }
 
-/// Why a file of judgements, or a model's vectors for it, cannot be scored.
-#[derive(Debug, thiserror::Error)]
-pub enum JudgementError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A line is not a pair with its score.
-    #[error("{}: line {line} must be two sentences and a number, found {found}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// From 1, where the record begins.
-        line: usize,
-        /// What is there.
-        found: String,
-    },
-    /// There is no order to compare.
-    #[error("{}: {pairs} pairs give no correlation: all scores, or all similarities, are equal", path.display())]
-    Constant {
-        /// The file.
-        path: PathBuf,
-        /// How many pairs there are.
-        pairs: usize,
-    },
-    /// The sentences cannot be embedded.
-    #[error(transparent)]
-    Embed(Box<dyn std::error::Error + Send + Sync>),
-}
-
 impl Judgements {
-    /// Reads a comma-separated file as that of the STS benchmark: `sentence,sentence,score`, without a head line. A field
-    /// with a comma, a quote or a line break in it stands in quotes, and its quotes are doubled.
+    /// Reads a file of pairs, `text,text,score` in each line and no head line: separated by tabs if there is one in the
+    /// first line, as in the word similarity sets, else by commas, as in the STS benchmark. Between commas, a field with a
+    /// comma, a quote or a line break in it stands in quotes, and its quotes are doubled.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or a record is not two sentences and a finite number, naming its line.
-    pub fn read(path: &Path) -> Result<Self, JudgementError> {
-        let text = fs::read_to_string(path).map_err(|source| JudgementError::Read { path: path.to_owned(), source })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let wrong = |line, found: String| JudgementError::Line { path: path.to_owned(), line, found };
+    /// If the file cannot be read, a record is not two texts and a finite number, naming its line, or there are fewer
+    /// than two pairs.
+    pub fn read(path: &Path) -> Result<Self, EvalError> {
+        let text = read(path)?;
+        let expected = "two texts and a number".to_owned();
+        let wrong = |line, found| EvalError::Line { path: path.to_owned(), line, expected: expected.clone(), found };
         let mut pairs = Vec::new();
-        for (line, record) in records(text) {
+        for (line, record) in records(&text) {
             let Ok([a, b, score]) = <[String; 3]>::try_from(record.clone()) else {
                 return Err(wrong(line, format!("{} fields", record.len())));
             };
@@ -75,7 +44,11 @@ impl Judgements {
                 Ok(score) if score.is_finite() => score,
                 _ => return Err(wrong(line, format!("the score `{score}`"))),
             };
-            pairs.push(Judgement { sentences: [a, b], score });
+            pairs.push(Judgement { texts: [a, b], score });
+        }
+        if pairs.len() < 2 {
+            let reason = format!("{} pairs have no order; at least 2 are needed", pairs.len());
+            return Err(EvalError::Task { task: path.display().to_string(), reason });
         }
         Ok(Self { path: path.to_owned(), pairs })
     }
@@ -89,6 +62,11 @@ impl Judgements {
         Self { path: self.path.clone(), pairs: self.pairs.iter().step_by(n).cloned().collect() }
     }
 
+    /// The file's name without its ending.
+    pub fn name(&self) -> String {
+        self.path.file_stem().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+
     /// How many pairs there are.
     pub fn len(&self) -> usize {
         self.pairs.len()
@@ -99,40 +77,66 @@ impl Judgements {
         self.pairs.is_empty()
     }
 
+    /// The texts of all pairs, each once, in the order of their first appearance.
+    pub fn texts(&self) -> Vec<&str> {
+        distinct(self.pairs.iter().flat_map(|pair| &pair.texts))
+    }
+
     /// Spearman's correlation between people's scores and the cosines of a model's vectors.
     ///
-    /// - `embed`: texts → one vector each, `[texts, width]`, of any length but 0; called once, with all sentences
+    /// - `vectors`: one for each of [`texts`](Self::texts), `[texts, width]`, of any length but 0
     ///
     /// # Errors
     ///
-    /// What `embed` reports; if one side has no order.
+    /// If one side has no order.
     ///
     /// # Panics
     ///
-    /// If `embed` returns another number of vectors than texts.
-    pub fn spearman<E>(&self, embed: impl FnOnce(&[&str]) -> Result<Tensor<2>, E>) -> Result<f64, JudgementError>
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let constant = || JudgementError::Constant { path: self.path.clone(), pairs: self.len() };
-        if self.len() < 2 {
-            return Err(constant());
-        }
-        let side = |side: usize| self.pairs.iter().map(move |pair| pair.sentences[side].as_str());
-        let texts: Vec<&str> = side(0).chain(side(1)).collect();
-        let vectors = embed(&texts).map_err(|error| JudgementError::Embed(Box::new(error)))?;
+    /// If there is another number of vectors than texts.
+    pub fn spearman(&self, vectors: &Tensor<2>) -> Result<f64, EvalError> {
+        spearman(&self.scores(), &self.cosines(vectors)).ok_or_else(|| {
+            let reason =
+                format!("{} pairs give no correlation: all scores, or all similarities, are equal", self.len());
+            EvalError::Task { task: self.name(), reason }
+        })
+    }
+
+    /// What people said, pair by pair.
+    pub(crate) fn scores(&self) -> Vec<f64> {
+        self.pairs.iter().map(|pair| pair.score).collect()
+    }
+
+    /// What a model says, pair by pair.
+    pub(crate) fn cosines(&self, vectors: &Tensor<2>) -> Vec<f64> {
+        let texts = self.texts();
         assert_eq!(vectors.dims()[0], texts.len(), "one vector is due for each of {} texts", texts.len());
-        let norms = vectors.clone().square().sum_dim(1).sqrt();
-        let [a, b] = [0, self.len()].map(|first| (vectors.clone() / norms.clone()).narrow(0, first, self.len()));
-        let cosines = (a * b).sum_dim(1).into_data().convert::<f64>();
-        let cosines: Vec<f64> = cosines.try_to_vec().unwrap_or_else(|error| unreachable!("f64 it is: {error:?}"));
-        let scores: Vec<f64> = self.pairs.iter().map(|pair| pair.score).collect();
-        spearman(&scores, &cosines).ok_or_else(constant)
+        let places = positions(&texts);
+        let side = |side: usize| {
+            let places: Vec<usize> = self.pairs.iter().map(|pair| places[pair.texts[side].as_str()]).collect();
+            rows(vectors, &places)
+        };
+        cosines(side(0), side(1)).into_iter().map(f64::from).collect()
     }
 }
 
-/// The records of a comma-separated text, each with the line it begins on; empty lines are none.
+/// The records of a text, each with the line it begins on; empty lines are none.
 fn records(text: &str) -> Vec<(usize, Vec<String>)> {
+    let tabs = text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.contains('\t'));
+    if tabs {
+        lines(text).map(|(line, fields)| (line, fields.map(str::to_owned).collect())).collect()
+    } else {
+        commas(text)
+    }
+}
+
+/// The fields between tabs of each line, from 1, that is not empty.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, std::str::Split<'_, char>)> {
+    let filled = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    filled.map(|(line, text)| (line + 1, text.split('\t')))
+}
+
+/// The records of a comma-separated text.
+fn commas(text: &str) -> Vec<(usize, Vec<String>)> {
     let mut records = Vec::new();
     let (mut line, mut begins) = (1, 1);
     let (mut fields, mut field) = (Vec::new(), String::new());
@@ -173,25 +177,35 @@ fn records(text: &str) -> Vec<(usize, Vec<String>)> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::fs;
 
     use burn::tensor::Device;
 
     use super::*;
 
-    fn read(text: &str) -> Result<Judgements, JudgementError> {
+    fn judgements(text: &str) -> Result<Judgements, EvalError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
         Judgements::read(file.path())
     }
 
+    fn pairs(judgements: &Judgements) -> Vec<[&str; 2]> {
+        judgements.pairs.iter().map(|pair| pair.texts.each_ref().map(String::as_str)).collect()
+    }
+
     #[test]
     fn fields_may_be_quoted() {
-        let read = read("a,b,1\r\n\"one, two\",\"a \"\"b\"\"\nc\",2.5\n\nlast, it is,0").unwrap();
-        let pairs: Vec<[&str; 2]> = read.pairs.iter().map(|p| p.sentences.each_ref().map(String::as_str)).collect();
-        assert_eq!(pairs, [["a", "b"], ["one, two", "a \"b\"\nc"], ["last", " it is"]]);
-        assert_eq!(read.pairs.iter().map(|pair| pair.score).collect::<Vec<_>>(), [1.0, 2.5, 0.0]);
-        assert_eq!((read.every(2).len(), read.every(2).pairs[1].score), (2, 0.0));
+        let read = judgements("a,b,1\r\n\"one, two\",\"a \"\"b\"\"\nc\",2.5\n\nlast, it is,0").unwrap();
+        assert_eq!(pairs(&read), [["a", "b"], ["one, two", "a \"b\"\nc"], ["last", " it is"]]);
+        assert_eq!(read.scores(), [1.0, 2.5, 0.0]);
+        assert_eq!((read.every(2).len(), read.every(2).scores()[1]), (2, 0.0));
+    }
+
+    #[test]
+    fn tabs_separate_as_they_are() {
+        let read = judgements("\u{feff}tiger\tcat, wild\t7.35\r\n\n\"tiger\ttiger\t10\n").unwrap();
+        assert_eq!(pairs(&read), [["tiger", "cat, wild"], ["\"tiger", "tiger"]]);
+        assert_eq!(read.texts(), ["tiger", "cat, wild", "\"tiger"]);
     }
 
     #[test]
@@ -201,8 +215,10 @@ mod tests {
             ("a,\"b\nc\",1\nd,e,much\n", "line 3", "`much`"),
             ("a,b,NaN", "line 1", "`NaN`"),
             ("a,\"b,1\n", "line 1", "2 fields"),
+            ("a\tb\t1\n\na\tb,1", "line 3", "2 fields"),
+            ("a,b,1", "", "1 pairs"),
         ] {
-            let message = read(text).unwrap_err().to_string();
+            let message = judgements(text).unwrap_err().to_string();
             assert!(message.contains(line) && message.contains(found), "{message}");
         }
         assert!(Judgements::read(Path::new("nowhere.csv")).unwrap_err().to_string().contains("nowhere.csv"));
@@ -210,18 +226,19 @@ mod tests {
 
     #[test]
     fn cosines_are_ranked_against_scores() {
-        // Angles to the x axis; the second vectors are twice as long, which changes nothing.
-        let judgements = read("0,0,5\n0,30,4\n0,60,1\n0,90,2\n").unwrap();
-        let embed = |texts: &[&str]| -> Result<Tensor<2>, Infallible> {
+        // Angles to the x axis; vectors are of several lengths, which changes nothing.
+        let embed = |texts: &[&str]| -> Tensor<2> {
             let rows = texts.iter().enumerate().map(|(index, text)| {
                 let (sin, cos) = text.parse::<f32>().unwrap().to_radians().sin_cos();
-                let length = if index < 4 { 1.0 } else { 2.0 };
+                let length = 1.0 + index as f32;
                 Tensor::<1>::from_floats([cos * length, sin * length], &Device::flex())
             });
-            Ok(Tensor::stack(rows.collect(), 0))
+            Tensor::stack(rows.collect(), 0)
         };
-        assert!((judgements.spearman(embed).unwrap() - 0.8).abs() < 1e-12);
-        let equal = read("0,0,5\n0,30,5\n").unwrap();
-        assert!(equal.spearman(embed).unwrap_err().to_string().contains("2 pairs"));
+        let angles = judgements("0,0,5\n0,30,4\n0,60,1\n0,90,2\n").unwrap();
+        assert_eq!(angles.texts(), ["0", "30", "60", "90"]);
+        assert!((angles.spearman(&embed(&angles.texts())).unwrap() - 0.8).abs() < 1e-12);
+        let equal = judgements("0,0,5\n0,30,5\n").unwrap();
+        assert!(equal.spearman(&embed(&equal.texts())).unwrap_err().to_string().contains("2 pairs"));
     }
 }

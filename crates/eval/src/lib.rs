@@ -1,8 +1,10 @@
 //! The dense model beside the quantized one: perplexity, divergence, agreement, per language and per layer.
 //!
 //! [`compare`] walks a dense model and its candidates over the same [`Text`]s, block by block, so that no model is
-//! whole in memory; [`perplexity`] scores one model alone. [`check`] holds a result against the gates of its recipe.
-//! The numbers are defined in `docs/evaluation.md`.
+//! whole in memory; [`perplexity`] scores one model alone. Models that are not decoders are run by the caller:
+//! [`Classification`] takes their logits on [`Labelled`] images, [`SentenceComparison`] their vectors of the texts of
+//! [`Task`]s. All three are a [`Measured`], which [`check`] holds against the gates of a recipe. The numbers are defined
+//! in `docs/evaluation.md`.
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -30,18 +32,28 @@ mod batch;
 mod compare;
 mod error;
 mod gates;
+mod images;
 mod judgements;
 mod layers;
+mod measured;
+mod probe;
 mod protocol;
 mod report;
 mod score;
+mod sentences;
 mod walk;
 
 pub use compare::{Candidate, Options, compare, perplexity};
 pub use error::EvalError;
 pub use gates::{Gate, GateResult, check};
-pub use judgements::{JudgementError, Judgements};
+pub use images::{Classification, ImageAccuracy, ImageComparison, ImageScore, Labelled};
+pub use judgements::Judgements;
 pub use layers::LayerError;
+pub use measured::{Estimate, Measured};
+pub use probe::Statements;
 pub use protocol::{Protocol, Text, Window};
 pub use report::gate_table;
 pub use score::{CandidateScore, Comparison, ModelScore, Perplexity, Score};
+pub use sentences::{
+    Measure, NeighbourScore, SentenceComparison, SentenceScore, Task, TaskChange, TaskScore, VectorScore,
+};

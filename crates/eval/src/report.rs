@@ -2,7 +2,10 @@
 
 use quench_metrics::Interval;
 
-use crate::{Comparison, GateResult, ModelScore, Perplexity, Score};
+use crate::{
+    Comparison, GateResult, ImageAccuracy, ImageComparison, Measure, ModelScore, Perplexity, Score, SentenceComparison,
+    SentenceScore,
+};
 
 /// The name of the row over all texts.
 const ALL: &str = "all";
@@ -92,6 +95,95 @@ impl Comparison {
     }
 }
 
+/// How the dense model's rows are called.
+const DENSE: &str = "dense";
+
+impl ImageComparison {
+    /// One row for the dense model, and one per candidate; KL in nats per image.
+    pub fn table(&self) -> String {
+        let accuracy = |accuracy: &ImageAccuracy| {
+            [percent(accuracy.top_1, false), accuracy.top_5.map_or_else(none, |top_5| percent(top_5, false))]
+        };
+        let [top_1, top_5] = accuracy(&self.dense);
+        let mut rows = vec![vec![DENSE.to_owned(), self.images.to_string(), top_1, top_5]];
+        rows[0].resize_with(10, none);
+        rows.extend(self.candidates.iter().map(|score| {
+            let [top_1, top_5] = accuracy(&score.accuracy);
+            vec![
+                score.name.clone(),
+                self.images.to_string(),
+                top_1,
+                top_5,
+                percent(score.change, true),
+                interval(score.change_interval, |bound| percent(bound, true)),
+                percent(score.agreement, false),
+                format!("{:.5}", score.kl.mean),
+                format!("{:.5}", score.kl.median),
+                format!("{:.5}", score.kl.p99),
+            ]
+        }));
+        let header =
+            ["model", "images", "top-1", "top-5", "change", "interval", "agreement", "mean KL", "median KL", "99 % KL"];
+        table(&header, 1, &rows)
+    }
+}
+
+impl SentenceComparison {
+    /// One row per task for the dense model and for each candidate; then, for candidates, how far their vectors are from
+    /// the dense model's.
+    pub fn table(&self) -> String {
+        let mut rows = Vec::new();
+        for (index, task) in self.tasks.iter().enumerate() {
+            let measure = match task.measure {
+                Measure::Spearman => "Spearman",
+                Measure::Accuracy => "accuracy",
+            };
+            let row = |model: &str, score: f64| {
+                vec![task.name.clone(), model.to_owned(), measure.to_owned(), task.n.to_string(), format!("{score:.4}")]
+            };
+            let mut dense = row(DENSE, task.score);
+            dense.extend([none(), interval(task.interval, |bound| format!("{bound:.4}")), none()]);
+            rows.push(dense);
+            for candidate in &self.candidates {
+                let change = &candidate.tasks[index];
+                let mut cells = row(&candidate.name, change.score);
+                cells.extend([
+                    format!("{:+.4}", change.change),
+                    interval(change.change_interval, |bound| format!("{bound:+.4}")),
+                    change.agreement.map_or_else(none, |agreement| percent(agreement, false)),
+                ]);
+                rows.push(cells);
+            }
+        }
+        let header = ["task", "model", "measure", "n", "score", "change", "interval", "agreement"];
+        let tasks = table(&header, 3, &rows);
+        if self.candidates.is_empty() {
+            return tasks;
+        }
+        let row = |candidate: &SentenceScore| {
+            let vectors = &candidate.vectors;
+            let [overlap, bounds, beyond] = vectors.neighbours.map_or_else(
+                || [none(), none(), none()],
+                |score| {
+                    let bounds = interval(score.interval, |bound| percent(bound, false));
+                    [percent(score.overlap, false), bounds, percent(score.beyond_chance, false)]
+                },
+            );
+            vec![
+                candidate.name.clone(),
+                vectors.texts.to_string(),
+                format!("{:.5}", vectors.cosine),
+                overlap,
+                bounds,
+                beyond,
+            ]
+        };
+        let rows: Vec<_> = self.candidates.iter().map(row).collect();
+        let header = ["vectors", "texts", "mean cosine", "same 10 neighbours", "interval", "beyond chance"];
+        format!("{tasks}\n{}", table(&header, 1, &rows))
+    }
+}
+
 /// One row per gate.
 pub fn gate_table(results: &[GateResult]) -> String {
     let row = |result: &GateResult| {
@@ -123,8 +215,13 @@ fn percent(share: f64, signed: bool) -> String {
 fn interval(interval: Option<Interval>, bound: impl Fn(f64) -> String) -> String {
     match interval {
         Some(Interval { low, high, .. }) => format!("{} to {}", bound(low), bound(high)),
-        None => "-".into(),
+        None => none(),
     }
+}
+
+/// The cell of what there is not.
+fn none() -> String {
+    "-".to_owned()
 }
 
 /// A Markdown table; the first `left` columns are aligned left, the others right.
@@ -215,6 +312,7 @@ mod tests {
             language: language.map(Into::into),
             limit: 0.01,
             measured,
+            reason: None,
             interval: measured.map(|value: f64| Interval { low: 0.0, high: 2.0 * value, level: 0.95 }),
             passed: false,
         };

@@ -218,7 +218,7 @@ impl<'a, M: Model<Input = Tensor<2, Int>>> Walk<'a, M> {
             None => Ok(()),
             Some(token) => Err(EvalError::NonFinite {
                 model: model.to_owned(),
-                text: self.names[batch.windows[token / batch.scored()]].clone(),
+                input: format!("evaluation text {}", self.names[batch.windows[token / batch.scored()]]),
             }),
         }
     }

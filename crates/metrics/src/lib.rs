@@ -2,6 +2,8 @@
 //!
 //! - [`Distortion`]: two tensors, as a relative error and a signal-to-noise ratio ([`relative_error`], [`snr_db`]).
 //! - Two models, by their logits on the same tokens: [`nll`], [`kl_per_token`], [`agreement`].
+//! - Two models, by their vectors of the same things: [`cosines`], [`Neighbours`].
+//! - One model, by what is true: [`places`] of labels, [`spearman`] with people's scores, a linear [`Probe`].
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
 //! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval.
@@ -23,17 +25,23 @@
 //! # on(&Device::flex());
 //! ```
 
+mod classes;
 mod distortion;
 mod divergence;
 mod host;
+mod probe;
 mod rank;
 mod sorted;
 mod source;
 mod summary;
+mod vectors;
 
+pub use classes::places;
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{agreement, kl_per_token, nll};
+pub use probe::Probe;
 pub use rank::spearman;
 pub use sorted::{Sorted, Steps, Tally};
 pub use source::{Source, shannon_db};
 pub use summary::{Bootstrap, Interval, Summary, Total};
+pub use vectors::{Neighbours, beyond_chance, cosines, unit};

@@ -93,28 +93,39 @@ impl Bootstrap {
     /// with tokens, or no resamples.
     pub fn mean(&self, sequences: &[Total]) -> Option<Interval> {
         let sequences: Vec<Total> = sequences.iter().copied().filter(|total| total.n > 0).collect();
-        if sequences.len() < 2 || self.resamples == 0 {
+        self.interval(sequences.len(), |drawn| {
+            let (sum, n) = drawn.iter().fold((0.0, 0), |(sum, n), &index| {
+                let total: Total = sequences[index];
+                (sum + total.sum, n + total.n)
+            });
+            Some(sum / n as f64)
+        })
+    }
+
+    /// The interval of any statistic of `units` that are drawn as sequences are: one pair of texts, or one image each.
+    ///
+    /// - `statistic`: the indices of the units drawn, `units` of them → the value; a draw without one is left out
+    ///
+    /// `None` where there is no spread to draw from: fewer than two units, no resamples, or no draw with a value.
+    pub fn interval(&self, units: usize, mut statistic: impl FnMut(&[usize]) -> Option<f64>) -> Option<Interval> {
+        if units < 2 {
             return None;
         }
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut means: Vec<f64> = (0..self.resamples).map(|_| draw(&sequences, &mut random)).collect();
-        means.sort_unstable_by(f64::total_cmp);
+        let mut drawn = vec![0; units];
+        let mut values: Vec<f64> = Vec::with_capacity(self.resamples);
+        for _ in 0..self.resamples {
+            // A range of u64 is drawn alike on 32-bit and 64-bit machines, one of usize need not be.
+            drawn.fill_with(|| random.random_range(0..units as u64) as usize);
+            values.extend(statistic(&drawn));
+        }
+        if values.is_empty() {
+            return None;
+        }
+        values.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - self.level.clamp(0.0, 1.0)) / 2.0;
-        Some(Interval { low: quantile(&means, tail), high: quantile(&means, 1.0 - tail), level: self.level })
+        Some(Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level: self.level })
     }
-}
-
-/// The mean per token of as many sequences as there are, drawn with replacement.
-fn draw(sequences: &[Total], random: &mut ChaCha8Rng) -> f64 {
-    // A range of u64 is drawn alike on 32-bit and 64-bit machines, one of usize need not be.
-    let count = sequences.len() as u64;
-    let (mut sum, mut n) = (0.0, 0);
-    for _ in 0..count {
-        let total = sequences[random.random_range(0..count) as usize];
-        sum += total.sum;
-        n += total.n;
-    }
-    sum / n as f64
 }
 
 /// The quantile `q` of sorted, nonempty values, interpolated linearly at position `q (n - 1)`.

@@ -186,12 +186,21 @@ pub struct Gates {
     /// Largest allowed `perplexity / dense perplexity − 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_perplexity_increase: Option<f64>,
-    /// Largest allowed mean KL divergence, nats per token.
+    /// Largest allowed mean KL divergence, nats per token or image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_kl: Option<f64>,
     /// Smallest allowed top-1 agreement, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_agreement: Option<f64>,
+    /// Largest allowed `dense accuracy − accuracy`, a share of the images, or of a probe's texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_accuracy_drop: Option<f64>,
+    /// Largest allowed `dense correlation − correlation` with people's scores of pairs of texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_correlation_drop: Option<f64>,
+    /// Smallest allowed overlap of each text's 10 nearest neighbours with those in the dense model, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_neighbours: Option<f64>,
     /// Smallest allowed compression: bytes of the dense checkpoint over bytes of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_compression: Option<f64>,

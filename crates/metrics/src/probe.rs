@@ -1,0 +1,204 @@
+//! A linear probe: how well a straight cut through vectors tells classes apart.
+
+use std::collections::VecDeque;
+
+use burn::tensor::Tensor;
+
+use crate::host;
+
+/// Multinomial logistic regression on vectors, trained on the host in f64: the same vectors give the same probe.
+///
+/// ```text
+/// J(W, b) = (1/n) Σ_i −log softmax(W z_i + b)_{y_i} + (λ/2) |W|²,   z = (x − mean) / std
+/// ```
+///
+/// `mean` and `std` are those of the training vectors; a feature that is constant there counts as 0. `λ` is
+/// [`L2`](Self::L2) always, so that no held-out vectors are needed to choose it. `J` has one smallest value, and it is
+/// followed with L-BFGS until its gradient is shorter than 1e-7.
+///
+/// Source: Conneau and Kiela 2018, "SentEval" (`docs/references.md#senteval`); Liu and Nocedal 1989, "On the limited
+/// memory BFGS method for large scale optimization".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    mean: Vec<f64>,
+    /// `1 / std`; 0 for a constant feature.
+    scale: Vec<f64>,
+    /// `[classes, width + 1]`; the bias is last in its row.
+    weights: Vec<f64>,
+}
+
+impl Probe {
+    /// The strength `λ` of the penalty: the strongest of those that SentEval chooses from.
+    pub const L2: f64 = 0.01;
+
+    /// The probe that fits `labels` best.
+    ///
+    /// - `vectors`: `[rows, width]`, finite
+    /// - `labels`: one per row, each below `classes`
+    ///
+    /// # Panics
+    ///
+    /// If there is no row, not one label per row, or a label is not below `classes`.
+    pub fn fit(vectors: Tensor<2>, labels: &[usize], classes: usize) -> Self {
+        let [rows, width] = vectors.dims();
+        assert!(
+            rows == labels.len() && rows > 0,
+            "[{rows}, {width}] vectors need a label each, found {}",
+            labels.len()
+        );
+        assert!(labels.iter().all(|label| *label < classes), "every label must be below {classes}");
+        let mut z = host::floats(vectors);
+        let (mean, scale) = moments(&z, width);
+        standardise(&mut z, &mean, &scale);
+        let objective = |weights: &[f64], gradient: &mut [f64]| objective(weights, &z, labels, width, gradient);
+        let weights = minimum(vec![0.0; classes * (width + 1)], objective);
+        Self { mean, scale, weights }
+    }
+
+    /// The likeliest class of each row of `vectors`, `[rows, width]`; the lowest of several.
+    ///
+    /// # Panics
+    ///
+    /// If the vectors are not as wide as those that the probe was fitted to.
+    pub fn predict(&self, vectors: Tensor<2>) -> Vec<usize> {
+        let [rows, width] = vectors.dims();
+        assert_eq!(width, self.mean.len(), "a probe of {} features cannot read [{rows}, {width}]", self.mean.len());
+        let mut z = host::floats(vectors);
+        standardise(&mut z, &self.mean, &self.scale);
+        let best = |z: &[f32]| {
+            let logits = logits(&self.weights, z);
+            (1..logits.len()).fold(0, |best, class| if logits[class] > logits[best] { class } else { best })
+        };
+        z.chunks(width.max(1)).map(best).collect()
+    }
+}
+
+/// Mean and `1 / std` of each feature of `x`, `[rows, width]`.
+fn moments(x: &[f32], width: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = (x.len() / width) as f64;
+    let mut mean = vec![0.0; width];
+    for row in x.chunks(width) {
+        mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) / rows);
+    }
+    let mut variance = vec![0.0; width];
+    for row in x.chunks(width) {
+        let deviations = row.iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean);
+        variance.iter_mut().zip(deviations).for_each(|(sum, deviation)| *sum += deviation * deviation / rows);
+    }
+    // What is below the rounding of f32 is no signal.
+    let constant = |variance: f64, mean: f64| variance.sqrt() <= 1e-7 * mean.abs();
+    let scale = variance.iter().zip(&mean).map(|(v, mean)| if constant(*v, *mean) { 0.0 } else { 1.0 / v.sqrt() });
+    (mean.clone(), scale.collect())
+}
+
+fn standardise(x: &mut [f32], mean: &[f64], scale: &[f64]) {
+    for row in x.chunks_mut(mean.len()) {
+        for ((x, mean), scale) in row.iter_mut().zip(mean).zip(scale) {
+            *x = ((f64::from(*x) - mean) * scale) as f32;
+        }
+    }
+}
+
+/// `W z + b`.
+fn logits(weights: &[f64], z: &[f32]) -> Vec<f64> {
+    weights.chunks(z.len() + 1).map(|row| row[z.len()] + dot(&row[..z.len()], z)).collect()
+}
+
+/// In eight sums side by side, which the compiler makes one vector of.
+fn dot(w: &[f64], z: &[f32]) -> f64 {
+    let (w, w_rest) = w.as_chunks::<8>();
+    let (z, z_rest) = z.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (w, z) in w.iter().zip(z) {
+        for lane in 0..8 {
+            sums[lane] += w[lane] * f64::from(z[lane]);
+        }
+    }
+    let rest: f64 = w_rest.iter().zip(z_rest).map(|(w, z)| w * f64::from(*z)).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+/// `J` at `weights`, and its gradient.
+fn objective(weights: &[f64], z: &[f32], labels: &[usize], width: usize, gradient: &mut [f64]) -> f64 {
+    let rows = labels.len() as f64;
+    gradient.fill(0.0);
+    let mut loss = 0.0;
+    for (z, &label) in z.chunks(width).zip(labels) {
+        let mut scores = logits(weights, z);
+        let top = scores.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = scores.iter().map(|score| (score - top).exp()).sum();
+        loss += (top + sum.ln() - scores[label]) / rows;
+        scores.iter_mut().for_each(|score| *score = (*score - top).exp() / sum / rows);
+        scores[label] -= 1.0 / rows;
+        for (slope, gradient) in scores.iter().zip(gradient.chunks_mut(width + 1)) {
+            gradient.iter_mut().zip(z).for_each(|(sum, z)| *sum += slope * f64::from(*z));
+            gradient[width] += slope;
+        }
+    }
+    let mut penalty = 0.0;
+    for (weights, gradient) in weights.chunks(width + 1).zip(gradient.chunks_mut(width + 1)) {
+        for (w, gradient) in weights[..width].iter().zip(gradient) {
+            penalty += w * w;
+            *gradient += Probe::L2 * w;
+        }
+    }
+    loss + 0.5 * Probe::L2 * penalty
+}
+
+/// Where a smooth convex function is smallest, by L-BFGS with 10 pairs and halved steps.
+///
+/// - `function`: the point → its value; writes the gradient
+fn minimum(mut x: Vec<f64>, function: impl Fn(&[f64], &mut [f64]) -> f64) -> Vec<f64> {
+    const PAIRS: usize = 10;
+    const STEPS: usize = 1000;
+    const GRADIENT: f64 = 1e-7;
+    let product = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let mut gradient = vec![0.0; x.len()];
+    let mut value = function(&x, &mut gradient);
+    // Steps s, the changes y of the gradient, and 1 / (s · y).
+    let mut pairs: VecDeque<(Vec<f64>, Vec<f64>, f64)> = VecDeque::with_capacity(PAIRS + 1);
+    for _ in 0..STEPS {
+        let length = product(&gradient, &gradient).sqrt();
+        if length < GRADIENT {
+            break;
+        }
+        let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
+        let mut shares = Vec::with_capacity(pairs.len());
+        for (s, y, inverse) in pairs.iter().rev() {
+            let share = inverse * product(s, &direction);
+            direction.iter_mut().zip(y).for_each(|(d, y)| *d -= share * y);
+            shares.push(share);
+        }
+        // Without a pair, a step of length 1.
+        let curvature = pairs.back().map_or(length, |(_, y, inverse)| inverse * product(y, y));
+        direction.iter_mut().for_each(|d| *d /= curvature);
+        for ((s, y, inverse), share) in pairs.iter().zip(shares.into_iter().rev()) {
+            let excess = share - inverse * product(y, &direction);
+            direction.iter_mut().zip(s).for_each(|(d, s)| *d += excess * s);
+        }
+
+        let slope = product(&gradient, &direction);
+        let mut next_gradient = vec![0.0; x.len()];
+        let mut along = |step: f64| {
+            let next: Vec<f64> = x.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+            let next_value = function(&next, &mut next_gradient);
+            // Armijo: at least a ten-thousandth of what the slope promises.
+            (next_value <= value + 1e-4 * step * slope).then_some((next, next_value))
+        };
+        let Some((next, next_value)) = (0..40).find_map(|halvings| along(0.5f64.powi(halvings))) else {
+            // Rounding hides what is still to gain.
+            break;
+        };
+        let s: Vec<f64> = next.iter().zip(&x).map(|(next, x)| next - x).collect();
+        let y: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(next, g)| next - g).collect();
+        let bend = product(&s, &y);
+        if bend > 0.0 {
+            pairs.push_back((s, y, 1.0 / bend));
+            if pairs.len() > PAIRS {
+                pairs.pop_front();
+            }
+        }
+        (x, value, gradient) = (next, next_value, next_gradient);
+    }
+    x
+}
