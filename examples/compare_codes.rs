@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (index, (bits, code)) in bits.iter().flat_map(|bits| CODES.map(|code| (*bits, code))).enumerate() {
         let (name, family, rule) = code;
         let group = if rule.contains("group") { "" } else { "group = 64\n" };
-        let recipe = format!("name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"{family}{bits}\"\n{group}{rule}\n");
+        let recipe =
+            format!("name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"{family}{bits}\"\n{group}{rule}\n");
         let job = Job {
             model: model.into(),
             output: work.join("out"),
@@ -82,7 +83,8 @@ fn cells(report: &Report) -> Vec<(String, String, String)> {
         Some(Measured::Sentences(sentences)) => {
             let score = &sentences.candidates[0];
             let tasks = sentences.tasks.iter().zip(&score.tasks);
-            let tasks = tasks.map(|(task, own)| cell(&task.name, format!("{:.4}", task.score), format!("{:.4}", own.score)));
+            let tasks =
+                tasks.map(|(task, own)| cell(&task.name, format!("{:.4}", task.score), format!("{:.4}", own.score)));
             let neighbours = score.vectors.neighbours.iter();
             let neighbours = neighbours.map(|kept| cell("kNN-10 overlap", percent(1.0), percent(kept.overlap)));
             tasks.chain(neighbours).collect()

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Prints one line, and gives the dense perplexity.
 fn row(bits: u32, group: u32, name: &str, report: &Report) -> f64 {
-    let Some(score) = report.comparison.iter().flat_map(|comparison| &comparison.candidates).next() else {
+    let Some(score) = report.comparison.as_ref().and_then(|measured| measured.texts()?.candidates.first()) else {
         return f64::NAN;
     };
     let total = &score.total;

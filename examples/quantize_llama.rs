@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let report = job.run(&mut |_| ControlFlow::Continue(()))?;
     println!("{:.2} times smaller, {:.3} bits per weight", report.size.compression, report.size.bits_per_weight);
-    for score in report.comparison.iter().flat_map(|comparison| &comparison.candidates) {
+    let comparison = report.comparison.as_ref().and_then(|measured| measured.texts());
+    for score in comparison.iter().flat_map(|comparison| &comparison.candidates) {
         let (before, after) = (score.total.dense_perplexity, score.total.perplexity);
         println!("{}: perplexity {before:.3} before, {after:.3} after; KL {:.5}", score.name, score.total.kl.mean);
     }

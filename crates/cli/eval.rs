@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::bail;
 use quench::eval::Measured;
 use quench::job::{Measurement, Step};
-use quench::kernels::Activations;
 use quench::models::text::TextSource;
 use quench::quantize::recipe::Evaluation;
 use serde::Serialize;
@@ -25,7 +24,7 @@ struct Scores {
     model: PathBuf,
     against: Option<PathBuf>,
     settings: Evaluation,
-    activations: Activations,
+    activations: String,
     /// The model beside its dense original; without one, what is called dense is the model itself.
     comparison: Measured,
 }
@@ -68,7 +67,8 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     }
     if let Some(json) = json {
         let Measurement { settings, activations, .. } = measurement;
-        let (model, against) = (arguments.model.clone(), arguments.against.clone());
+        let (model, against, activations) =
+            (arguments.model.clone(), arguments.against.clone(), activations.to_string());
         json.write(&Scores { version: env!("CARGO_PKG_VERSION"), model, against, settings, activations, comparison })?;
     }
     Ok(Outcome::Done)

@@ -21,7 +21,9 @@ pub fn report(report: &Report, verbose: bool) -> String {
             text.push_str(&format!("\n{}", comparison.table()));
         }
         if let (true, Some(layers)) = (verbose, comparison.layer_table()) {
-            text.push_str(&format!("\nOutput of each layer against the dense model, on the evaluation text:\n\n{layers}"));
+            text.push_str(&format!(
+                "\nOutput of each layer against the dense model, on the evaluation text:\n\n{layers}"
+            ));
         }
     }
     if let Some(cascade) = &report.cascade {
@@ -43,7 +45,9 @@ pub fn next(report: &Report, output: &Path, kind: Kind) -> String {
     let folder = output.display();
     let use_it = match kind {
         Kind::Decoder => format!("quench generate {folder} --prompt 'TEXT'"),
-        Kind::Encoder | Kind::ResNet => format!("quench eval {folder} --against {} --data PATH", report.model.display()),
+        Kind::Encoder | Kind::ResNet => {
+            format!("quench eval {folder} --against {} --data PATH", report.model.display())
+        }
     };
     format!("\n{saved} {folder}\n  {use_it}\n  quench inspect {folder}\n")
 }

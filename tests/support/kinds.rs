@@ -47,7 +47,7 @@ pub fn write_resnet(folder: &Path, seed: u64) {
     });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let mut tensors = Tensors::new(seed);
-    let mut unit = |tensors: &mut Tensors, convolution: &str, norm: &str, shape: [usize; 4]| {
+    let unit = |tensors: &mut Tensors, convolution: &str, norm: &str, shape: [usize; 4]| {
         tensors.linear(convolution, &shape, 2.0);
         for (part, offset) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
             tensors.add(&format!("{norm}.{part}"), &shape[..1], 0.3, offset);

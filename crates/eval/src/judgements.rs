@@ -1,6 +1,6 @@
 //! Similarity: the order that a model gives pairs of texts, beside the order that people gave them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Tensor;
 use quench_metrics::{cosines, spearman};
@@ -11,7 +11,7 @@ use crate::sentences::{distinct, positions, read, rows};
 /// Pairs of sentences or words, each with the similarity that people saw in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgements {
-    path: PathBuf,
+    pub(crate) name: String,
     pairs: Vec<Judgement>,
 }
 
@@ -50,7 +50,8 @@ impl Judgements {
             let reason = format!("{} pairs have no order; at least 2 are needed", pairs.len());
             return Err(EvalError::Task { task: path.display().to_string(), reason });
         }
-        Ok(Self { path: path.to_owned(), pairs })
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { name, pairs })
     }
 
     /// Every n-th pair, the first included.
@@ -59,12 +60,12 @@ impl Judgements {
     ///
     /// If `n` is 0.
     pub fn every(&self, n: usize) -> Self {
-        Self { path: self.path.clone(), pairs: self.pairs.iter().step_by(n).cloned().collect() }
+        Self { name: self.name.clone(), pairs: self.pairs.iter().step_by(n).cloned().collect() }
     }
 
-    /// The file's name without its ending.
-    pub fn name(&self) -> String {
-        self.path.file_stem().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    /// The file's name without its ending, unless [`Task::named`](crate::Task::named) gave another.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many pairs there are.
@@ -97,7 +98,7 @@ impl Judgements {
         spearman(&self.scores(), &self.cosines(vectors)).ok_or_else(|| {
             let reason =
                 format!("{} pairs give no correlation: all scores, or all similarities, are equal", self.len());
-            EvalError::Task { task: self.name(), reason }
+            EvalError::Task { task: self.name.clone(), reason }
         })
     }
 

@@ -36,6 +36,14 @@ impl Measured {
         }
     }
 
+    /// The comparison on running text, if it is one.
+    pub fn texts(&self) -> Option<&Comparison> {
+        match self {
+            Self::Texts(comparison) => Some(comparison),
+            _ => None,
+        }
+    }
+
     /// The results as Markdown.
     pub fn table(&self) -> String {
         match self {

@@ -1,7 +1,7 @@
 //! Texts of known classes: how well a linear probe on a model's vectors tells them apart.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Tensor;
 use quench_metrics::Probe;
@@ -14,7 +14,7 @@ use crate::sentences::{distinct, positions, read, rows};
 /// Texts with labels: some that a probe is trained on, and some that it is asked about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statements {
-    path: PathBuf,
+    pub(crate) name: String,
     /// The labels in the files, rising; a class is a position here.
     labels: Vec<i64>,
     train: Vec<Statement>,
@@ -71,7 +71,8 @@ impl Statements {
             return Err(wrong(format!("{} has no text", test.display())));
         }
         let (train, test) = (statements(train, train_lines)?, statements(test, test_lines)?);
-        Ok(Self { path: folder.to_owned(), labels, train, test })
+        let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { name, labels, train, test })
     }
 
     /// Every n-th text of both parts, the first included.
@@ -84,9 +85,9 @@ impl Statements {
         Self { train: every(&self.train), test: every(&self.test), ..self.clone() }
     }
 
-    /// The folder's name.
-    pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    /// The folder's name, unless [`Task::named`](crate::Task::named) gave another.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many texts are asked about.

@@ -47,8 +47,17 @@ impl Task {
         }
     }
 
-    /// The name of its file without the ending, or of its folder.
-    pub fn name(&self) -> String {
+    /// The task under another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Pairs(judgements) => judgements.name = name.into(),
+            Self::Probe(statements) => statements.name = name.into(),
+        }
+        self
+    }
+
+    /// The name of its file without the ending, or of its folder, unless it was given another.
+    pub fn name(&self) -> &str {
         match self {
             Self::Pairs(judgements) => judgements.name(),
             Self::Probe(statements) => statements.name(),
@@ -92,7 +101,11 @@ impl Task {
         assert_eq!(vectors.dims()[0], texts.len(), "one vector is due for each of {} texts", texts.len());
         let squares = vectors.clone().square().sum_dim(1).into_data().convert::<f32>();
         if let Some(at) = squares.iter::<f32>().position(|square| !(square > 0.0 && square.is_finite())) {
-            return Err(EvalError::Vector { model: model.to_owned(), task: self.name(), text: texts[at].to_owned() });
+            return Err(EvalError::Vector {
+                model: model.to_owned(),
+                task: self.name().to_owned(),
+                text: texts[at].to_owned(),
+            });
         }
         match self {
             Self::Pairs(judgements) => {
@@ -284,7 +297,7 @@ impl SentenceComparison {
             })
         };
         let task = |(task, outcome): (&Task, &Outcome)| TaskScore {
-            name: task.name(),
+            name: task.name().to_owned(),
             measure: task.measure(),
             n: match outcome {
                 Outcome::Pairs { people, .. } => people.len(),

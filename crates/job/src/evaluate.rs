@@ -54,7 +54,7 @@ impl Measurement {
     }
 
     fn run_as<M: Subject>(&self, observe: Observe<'_>) -> Result<Measured, JobError> {
-        let mut model = M::open(&self.model, &self.device)?;
+        let mut model = M::from_folder(&self.model, &self.device)?;
         model.set_activations(self.activations);
         if let Some(context) = model.context().filter(|context| self.settings.length > *context) {
             return Err(JobError::WindowTooLong { length: self.settings.length, context });
@@ -64,7 +64,7 @@ impl Measurement {
         let Some(against) = &self.against else {
             return M::measure(&mut model, &mut [], &tasks, &self.settings, &self.device, &mut progress);
         };
-        let mut dense = M::open(against, &self.device)?;
+        let mut dense = M::from_folder(against, &self.device)?;
         dense.set_activations(self.activations);
         let mut candidates = [Candidate { name: self.name.clone(), model: &mut model }];
         M::measure(&mut dense, &mut candidates, &tasks, &self.settings, &self.device, &mut progress)

@@ -102,9 +102,9 @@ impl Job {
     /// If the model cannot be opened or the recipe does not fit it.
     pub fn plan(&self) -> Result<Plan, JobError> {
         match Kind::of(&self.model)? {
-            Kind::Decoder => self.plan_for(&<Decoder as Subject>::open(&self.model, &self.device)?),
-            Kind::Encoder => self.plan_for(&<Encoder as Subject>::open(&self.model, &self.device)?),
-            Kind::ResNet => self.plan_for(&<ResNet as Subject>::open(&self.model, &self.device)?),
+            Kind::Decoder => self.plan_for(&<Decoder as Subject>::from_folder(&self.model, &self.device)?),
+            Kind::Encoder => self.plan_for(&<Encoder as Subject>::from_folder(&self.model, &self.device)?),
+            Kind::ResNet => self.plan_for(&<ResNet as Subject>::from_folder(&self.model, &self.device)?),
         }
     }
 
@@ -145,7 +145,7 @@ impl Job {
     }
 
     fn run_as<M: Subject>(&self, dense: &Folder, observe: Observe<'_>) -> Result<Report, JobError> {
-        let mut model = M::open(&self.model, &self.device)?;
+        let mut model = M::from_folder(&self.model, &self.device)?;
         let plan = self.plan_for(&model)?;
         let mut staging = self.staging()?;
         match self.run_in(&mut staging, dense, &mut model, plan, observe) {
@@ -205,7 +205,7 @@ impl Job {
         let direct = direct(&plan);
         let mut direct_model = None;
         if let Some(direct) = direct.as_ref().filter(|_| tasks.is_some()) {
-            let mut model = M::open(&self.model, &self.device)?;
+            let mut model = M::from_folder(&self.model, &self.device)?;
             let mut journal = DiskJournal::new(work.join("direct"));
             quantize(&mut model, direct, &inputs.batches, &mut journal, "quantize directly", observe)
                 .map_err(interrupted)?;
@@ -287,11 +287,7 @@ impl Job {
     fn settings(&self, model: &impl Subject) -> Evaluation {
         let settings = &self.recipe.evaluation;
         let context = model.context().unwrap_or(usize::MAX);
-        Evaluation {
-            length: settings.length.min(context),
-            stride: settings.stride.min(context),
-            ..settings.clone()
-        }
+        Evaluation { length: settings.length.min(context), stride: settings.stride.min(context), ..settings.clone() }
     }
 
     fn compare<M: Subject>(
@@ -303,7 +299,7 @@ impl Job {
         work: &Path,
         observe: Observe<'_>,
     ) -> Result<Measured, JobError> {
-        let mut dense = M::open(&self.model, &self.device)?;
+        let mut dense = M::from_folder(&self.model, &self.device)?;
         let name = if direct.is_some() { "cascade" } else { "quantized" };
         let mut candidates = vec![Candidate { name: name.to_owned(), model: quantized }];
         candidates.extend(direct.map(|model| Candidate { name: "direct".to_owned(), model }));

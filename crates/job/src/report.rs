@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use quench_eval::{Comparison, GateResult, Measured};
+use quench_eval::{GateResult, Measured};
 use quench_models::text::Sample;
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde::Serialize;
@@ -129,8 +129,9 @@ impl Report {
 }
 
 impl CascadeVerdict {
-    /// Compares the candidates `"cascade"` and `"direct"`.
-    pub(crate) fn new(comparison: &Comparison) -> Option<Self> {
+    /// Compares the candidates `"cascade"` and `"direct"` on texts; `None` for other data, whose table has both.
+    pub(crate) fn new(measured: &Measured) -> Option<Self> {
+        let Measured::Texts(comparison) = measured else { return None };
         let [cascade, direct] = ["cascade", "direct"].map(|name| comparison.candidates.iter().find(|c| c.name == name));
         let (cascade, direct) = (&cascade?.total, &direct?.total);
         let (kl_cascade, kl_direct) = (cascade.kl.mean, direct.kl.mean);

@@ -25,9 +25,9 @@ pub(crate) trait Subject: Model + Sized {
     const DATA: &'static str;
 
     /// Opens a folder, as the model's own `open`.
-    fn open(folder: &Path, device: &Device) -> Result<Self, JobError>;
+    fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError>;
 
-    /// The longest text that the model reads at once, in tokens; `None` where it reads no text.
+    /// The longest window of running text that it is measured on, in tokens; `None` where there are no windows.
     fn context(&self) -> Option<usize>;
 
     /// Draws calibration inputs.

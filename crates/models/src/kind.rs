@@ -33,7 +33,9 @@ impl Kind {
         let known: Vec<_> = decoders.chain(encoders).chain(images).collect();
         match known.iter().find(|(known, _)| *known == name) {
             Some((_, kind)) => Ok(*kind),
-            None => Err(fields.unsupported("model_type", name, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>())),
+            None => {
+                Err(fields.unsupported("model_type", name, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>()))
+            }
         }
     }
 }

@@ -6,7 +6,6 @@ use burn::tensor::{Device, Int, Tensor};
 use quench_eval::{Candidate, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
 use quench_models::{Decoder, Tokenizer, ids};
-use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation};
 use sha2::{Digest, Sha256};
 
@@ -25,7 +24,7 @@ impl Subject for Decoder {
 
     const DATA: &'static str = "text";
 
-    fn open(folder: &Path, device: &Device) -> Result<Self, JobError> {
+    fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(quench_models::open(folder, device)?)
     }
 
@@ -87,8 +86,7 @@ impl Subject for Decoder {
         device: &Device,
         progress: Progress<'_>,
     ) -> Result<Measured, JobError> {
-        let options =
-            Options { protocol: tasks.protocol, bos: tasks.bos, batch: settings.batch, ..Options::default() };
+        let options = Options { protocol: tasks.protocol, bos: tasks.bos, batch: settings.batch, ..Options::default() };
         Ok(Measured::Texts(compare(dense, candidates, &tasks.texts, &options, device, progress)?))
     }
 }

@@ -29,12 +29,12 @@ impl Subject for Encoder {
 
     const DATA: &'static str = "text";
 
-    fn open(folder: &Path, device: &Device) -> Result<Self, JobError> {
+    fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(Encoder::open(folder, device)?)
     }
 
     fn context(&self) -> Option<usize> {
-        Some(self.config().max_positions)
+        None
     }
 
     /// The lines of the texts, each a sentence; of a task's file, its sentences.

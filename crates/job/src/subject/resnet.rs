@@ -23,7 +23,7 @@ impl Subject for ResNet {
 
     const DATA: &'static str = "images";
 
-    fn open(folder: &Path, device: &Device) -> Result<Self, JobError> {
+    fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(ResNet::open(folder, device)?)
     }
 
