@@ -75,7 +75,7 @@ impl Case {
 
 fn any_code() -> impl Strategy<Value = Code> {
     let bits = |from: u8| (from..=16).prop_map(|bits| Bits::new(bits).unwrap());
-    let mu = (1_u16..=u16::MAX).prop_map(|halves| Mu::new(f32::from(halves) / 2.0).unwrap());
+    let mu = (0_u16..=u16::MAX).prop_map(|halves| Mu::new(f32::from(halves) / 2.0).unwrap());
     let range = (1_u16..=128).prop_map(|quarters| Octaves::new(f32::from(quarters) / 4.0).unwrap());
     prop_oneof![
         2 => bits(1).prop_map(|bits| Code::Int { bits }),

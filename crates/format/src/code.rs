@@ -73,7 +73,8 @@ pub enum Code {
         /// Width `b`.
         bits: Bits,
     },
-    /// A sign and a magnitude even in the logarithm: `+-((1 + mu)^(k/K) - 1) / mu`, `K = 2^(b-1) - 1`.
+    /// A sign and a magnitude even in the logarithm: `+-((1 + mu)^(k/K) - 1) / mu`, `K = 2^(b-1) - 1`,
+    /// and `+-k/K` where `mu` is 0.
     ///
     /// Stored as `code = sign << (b-1) | k`. Negative zero decodes to 0 and is never encoded. Needs 2 bits or more;
     /// with one, every level is 0 and no matrix accepts the code.
@@ -349,7 +350,7 @@ pub(crate) mod tests {
         for bits in 1..=16 {
             codes.extend([int(bits), affine(bits)]);
             if bits > 1 {
-                codes.extend([0.5, 3.0, 255.0, 32767.5].map(|mu| slog(bits, mu)));
+                codes.extend([0.0, 0.5, 3.0, 255.0, 32767.5].map(|mu| slog(bits, mu)));
                 codes.extend([0.25, 3.5, 10.0, 31.75, 32.0].map(|octaves| lns(bits, octaves)));
                 codes.push(plog(bits));
             }

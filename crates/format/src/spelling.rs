@@ -253,6 +253,7 @@ mod tests {
             "int4/128/f16",
             "uint16/tensor/f32",
             "slog5:mu0.5/row/bf16",
+            "slog5:mu0/row/bf16",
             "nf4/64/int8/256:f32",
             "e2m1/16/e4m3/tensor:f32",
             "int4/32/slog8:mu255/row:f16",
