@@ -1,4 +1,5 @@
-//! GPTQ against a naive implementation of its definition, and against plain rounding on real layers.
+//! GPTQ against a naive implementation of its definition, and against plain rounding on real layers; the published codec as it
+//! is; scales and curvatures that are searched.
 
 #[path = "support/data.rs"]
 mod shared;
@@ -7,11 +8,11 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
-use quench::format::{Code, Scheme};
+use quench::format::{Bits, Code, Packed, Scheme, published};
 use quench::models::text::{TextSource, sample};
-use quench::models::{Tokenizer, ids, open};
-use quench::nn::Model;
-use quench::quantize::{Gram, Matrix, Method, Order, Recipe, ScaleSearch, Stats, run};
+use quench::models::{ResNet, Tokenizer, ids, open};
+use quench::nn::{Model, Section};
+use quench::quantize::{Gram, Matrix, Method, Order, QuantizeError, Recipe, ScaleSearch, Stats, Target, run};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -113,8 +114,8 @@ fn naive(w: &Matrix, g: &[Vec<f64>], damping: f64, grid: &Matrix, order: &[usize
     decoded
 }
 
-/// For each weight, every value that its code could stand for, at the scales that plain rounding stored.
-fn grids(packed: &quench::format::Packed) -> Matrix {
+/// For each weight, every value that its code could stand for, at the scales that are stored.
+fn grids(packed: &Packed) -> Matrix {
     let [rows, columns] = packed.shape();
     let scheme = packed.scheme();
     let (scales, zeros) = (packed.scale_values(), packed.zero_values());
@@ -129,6 +130,15 @@ fn grids(packed: &quench::format::Packed) -> Matrix {
         }
     }
     Matrix { rows: rows * columns, columns: levels.len(), values }
+}
+
+/// Every weight at the nearest value of its grid, the first of equals.
+fn nearest(w: &Matrix, grid: &Matrix) -> Vec<f32> {
+    let of = |(at, w): (usize, &f32)| {
+        let levels = grid.row(at).iter().copied();
+        levels.min_by(|a, b| (a - w).abs().total_cmp(&(b - w).abs())).unwrap()
+    };
+    w.values.iter().enumerate().map(of).collect()
 }
 
 fn loss(decoded: &[f32], w: &Matrix, g: &[Vec<f64>]) -> f64 {
@@ -150,8 +160,27 @@ fn gptq(order: Order, block: usize) -> Method {
 #[test]
 fn equals_the_naive_implementation() {
     let codes = [
-        "int2", "int3", "int4", "int5", "int8", "uint1", "uint2", "uint4", "uint8", "nf4", "e2m1", "e4m3", "slog4",
+        "int2",
+        "int3",
+        "int4",
+        "int5",
+        "int8",
+        "uint1",
+        "uint2",
+        "uint4",
+        "uint8",
+        "nf4",
+        "e2m1",
+        "e4m3",
+        "slog4",
         "slog5",
+        "slog4:mu0",
+        "slog6:mu31",
+        "lns4:oct3",
+        "lns5:oct4.25",
+        "plog4",
+        "plog5",
+        "plog8",
     ];
     for (index, code) in codes.into_iter().enumerate() {
         let (x, w) = problem(6, 40, index as u64);
@@ -166,7 +195,12 @@ fn equals_the_naive_implementation() {
             if order == Order::Static {
                 columns.sort_by(|a, b| (g[*b][*b] as f32).total_cmp(&(g[*a][*a] as f32)));
             }
-            let slow = naive(&w, &g, 0.01, &grids(&plain), &columns, &plain.decode());
+            let grid = grids(&fast.packed);
+            // The published codec has scales of its own where it is rounded.
+            if !code.starts_with("plog") {
+                assert_eq!(fast.packed.scale_values(), plain.scale_values(), "{case}: GPTQ has another grid");
+            }
+            let slow = naive(&w, &g, 0.01, &grid, &columns, &nearest(&w, &grid));
             let decoded = fast.packed.decode();
             let (fast_loss, slow_loss) = (loss(&decoded, &w, &g), loss(&slow, &w, &g));
             assert!((fast_loss - slow_loss).abs() <= 1e-4 * slow_loss, "{case}: loss {fast_loss} against {slow_loss}");
@@ -254,25 +288,152 @@ proptest! {
         }
     }
 
-    /// Shapes that nothing divides, every search and order: valid, finite, and never worse than plain rounding.
+    /// Shapes that nothing divides, every kind of grid, search and order: valid, finite, every code one that its grid gives
+    /// to some weight, and never worse than the nearest level of the same grid.
     #[test]
     fn never_worse_than_rounding(
         rows in 1usize..9, columns in 1usize..70, group in 1usize..40, seed in any::<u64>(),
-        code in prop::sample::select(vec!["int1", "int2", "int3", "int4", "int8", "uint2", "uint4", "nf4", "e2m1", "slog3"]),
+        code in prop::sample::select(vec![
+            "int1", "int2", "int3", "int4", "int8", "uint2", "uint4", "nf4", "e2m1", "e4m3", "slog2", "slog3", "slog5:mu31",
+            "slog4:mu0", "slog4:mu*", "slog6:mu*", "lns2:oct1", "lns4:oct3", "lns6:oct5.5", "plog3", "plog5", "plog8",
+        ]),
         order in prop::sample::select(vec![Order::Natural, Order::Static, Order::Activation]),
+        search in prop::sample::select(vec![ScaleSearch::AbsMax, ScaleSearch::Mse, ScaleSearch::Gram]),
     ) {
         let (x, w) = problem(rows, columns, seed);
         let gram = device_gram(&gram64(&x), x.rows);
-        let scheme: Scheme = format!("{code}/{group}/f16").parse().unwrap();
-        let solved = gptq(order, 16).quantize("test", &w, scheme, Some(&gram)).unwrap();
-        prop_assert!(solved.packed.decode().iter().all(|v| v.is_finite()));
-        // An order that is stored makes other groups, and so another grid.
+        let target: Target = format!("{code}/{group}/f16").parse().unwrap();
+        let method = Method::Gptq { search, order, damping: 0.01, block: 16 };
+        let solved = method.quantize("test", &w, target, Some(&gram)).unwrap();
+        let (scheme, decoded) = (solved.packed.scheme(), solved.packed.decode());
+        prop_assert!(decoded.iter().all(|v| v.is_finite()));
+        prop_assert_eq!(target.with_code(scheme.code), scheme);
+        let spelled = scheme.code.to_string();
+        prop_assert_eq!(spelled.split(':').next(), code.split(':').next());
+        let grid = scheme.code.grid();
+        prop_assert!(solved.packed.codes().iter().all(|code| grid.nearest(grid.level(*code)) == *code));
+        // An order that is stored makes other groups; `grids` knows none.
         if order != Order::Activation {
-            let plain = Method::Rtn { search: ScaleSearch::Mse }.quantize("test", &w, scheme, Some(&gram)).unwrap();
-            let (solved, plain) = (solved.output_loss.unwrap(), plain.output_loss.unwrap());
+            let plain = loss(&nearest(&w, &grids(&solved.packed)), &w, &gram64(&x));
+            let solved = loss(&decoded, &w, &gram64(&x));
             prop_assert!(solved <= plain * 1.0001 + 1e-12, "{} against {}", solved, plain);
         }
     }
+
+    /// Where every input is as loud as the others, weighing errors by them changes no bit.
+    #[test]
+    fn equal_inputs_weigh_nothing(
+        rows in 1usize..9, columns in 1usize..70, seed in any::<u64>(),
+        target in prop::sample::select(vec!["int4/16/f16", "uint3/7/f16", "slog4:mu*/row/f32", "nf4/tensor/f32", "plog5/16/f16"]),
+    ) {
+        let (_, w) = problem(rows, columns, seed);
+        let g: Vec<Vec<f64>> = (0..columns).map(|i| (0..columns).map(|j| if i == j { 3.0 } else { 0.5 }).collect()).collect();
+        let gram = device_gram(&g, 7);
+        let of = |search| {
+            let target: Target = target.parse().unwrap();
+            Method::Rtn { search }.quantize("test", &w, target, Some(&gram)).unwrap().packed
+        };
+        prop_assert_eq!(of(ScaleSearch::Gram), of(ScaleSearch::Mse));
+    }
+}
+
+/// `code = "plogN"` by rounding is the published codec, bit for bit: its map and not the nearest level, scaled by the largest
+/// weight, or not at all.
+#[test]
+fn the_published_codec_is_written_bit_for_bit() {
+    for width in 2..=16 {
+        let (_, w) = problem(7, 33, u64::from(width));
+        let bits = Bits::new(width).unwrap();
+        let rule = format!("name = \"t\"\n[[rules]]\nlayers = \"*\"\ncode = \"plog{width}\"\nmethod = \"rtn\"\n");
+        let recipe = Recipe::from_toml(&rule).unwrap();
+        let layer = quench::nn::LayerInfo {
+            name: "fc".into(),
+            site: "fc.input".into(),
+            shape: [7, 33],
+            role: quench::nn::Role::Block,
+            block: Some(0),
+        };
+        let quantize = |recipe: &Recipe, w: &Matrix| {
+            let plan = recipe.plan(std::slice::from_ref(&layer)).unwrap();
+            let treatment = plan.treatment("fc").unwrap();
+            treatment.method.quantize("fc", w, treatment.stages[0], None)
+        };
+        let packed = quantize(&recipe, &w).unwrap().packed;
+        let largest = w.values.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        assert_eq!(
+            (packed.scheme().to_string(), packed.scale_values()),
+            (format!("plog{width}/tensor/f32"), vec![largest])
+        );
+        let unit: Vec<f32> = w.values.iter().map(|v| v / largest).collect();
+        assert_eq!(packed.codes(), published::encode(bits, &unit).unwrap(), "{width}");
+        let code = Code::published_log(bits).unwrap();
+        let decoded: Vec<f32> = packed.codes().iter().map(|c| largest * code.level(*c)).collect();
+        assert_eq!(packed.decode(), decoded);
+
+        let unscaled = recipe.without_scales().unwrap();
+        let small = Matrix { values: unit.iter().map(|v| 0.7 * v).collect(), ..w.clone() };
+        let packed = quantize(&unscaled, &small).unwrap().packed;
+        assert_eq!(packed.codes(), published::encode(bits, &small.values).unwrap(), "{width}");
+        assert_eq!(packed.scale_values(), [1.0]);
+        let mut large = small;
+        (large.values[40], large.values[50]) = (1.25, -1.5);
+        let error = quantize(&unscaled, &large).unwrap_err();
+        assert!(matches!(error, QuantizeError::OutsideUnit { row: 1, column: 17, value: -1.5, .. }), "{error}");
+        assert!(error.to_string().contains("layer fc") && error.to_string().contains("--no-scale"), "{error}");
+    }
+}
+
+/// Weights under loud inputs are kept better where errors are weighed by them, and the outputs with them.
+#[test]
+fn loud_inputs_are_weighed() {
+    let (_, w) = problem(64, 96, 1);
+    // Every eighth input is thirty times as loud as the others; none depends on another.
+    let energy = |column: usize| if column.is_multiple_of(8) { 900.0 } else { 1.0 };
+    let g: Vec<Vec<f64>> = (0..96).map(|i| (0..96).map(|j| if i == j { energy(i) } else { 0.0 }).collect()).collect();
+    let gram = device_gram(&g, 1);
+    for code in ["int3", "int4", "uint3", "nf4", "e2m1", "slog3", "slog4:mu*", "lns4:oct3", "plog4"] {
+        let target: Target = format!("{code}/32/f16").parse().unwrap();
+        let loss = |search| Method::Rtn { search }.quantize("t", &w, target, Some(&gram)).unwrap().output_loss.unwrap();
+        let [absmax, mse, weighed] = [ScaleSearch::AbsMax, ScaleSearch::Mse, ScaleSearch::Gram].map(loss);
+        assert!(weighed < 0.9 * mse.min(absmax), "{code}: {weighed} against {mse} and {absmax}");
+    }
+    let error = Method::Rtn { search: ScaleSearch::Gram }
+        .quantize("layers.3", &w, "int4/32/f16".parse::<Scheme>().unwrap(), None)
+        .unwrap_err();
+    assert!(error.to_string().contains("layer layers.3: rtn with search = \"gram\" needs calibration"), "{error}");
+    let error = Method::Rtn { search: ScaleSearch::Unscaled }
+        .quantize("layers.3", &w, "int4/32/f16".parse::<Scheme>().unwrap(), None)
+        .unwrap_err();
+    assert!(error.to_string().contains("plog2..plog16"), "{error}");
+}
+
+/// The first convolution of a network is multiplied like the others, so GPTQ serves it; a table that is looked up is rounded.
+#[test]
+fn the_first_convolution_is_calibrated() {
+    let Some(folder) = shared::data("models/resnet20-cifar10") else { return };
+    let device = Device::default();
+    let images = shared::data("images/cifar10_test/cat").unwrap();
+    let mut paths: Vec<_> = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let network = ResNet::open(&folder, &device).unwrap();
+    let batches: Vec<_> =
+        paths.chunks(8).take(2).map(|paths| network.config().input.read_images(paths, &device).unwrap()).collect();
+    let loss = |rule: &str, kept: bool| {
+        let recipe = format!("name = \"t\"\nkeep = {{ embeddings = {kept} }}\n[[rules]]\nlayers = \"*\"\n{rule}\n");
+        let mut network = network.clone();
+        let plan = Recipe::from_toml(&recipe).unwrap().plan(&network.layers()).unwrap();
+        let ledger = run(&mut network, &plan, &batches, &mut (), &mut |_| ControlFlow::Continue(())).unwrap();
+        let first = &ledger.entries[0];
+        assert_eq!(first.layer == "conv1", !kept);
+        assert_eq!(network.open(Section::Embedding)[0].weight.is_quantized(), !kept);
+        (first.method.clone(), first.output_loss)
+    };
+    let (method, solved) = loss("code = \"slog3:mu*\"\ngroup = \"row\"", false);
+    assert_eq!(method, "gptq");
+    let (method, rounded) = loss("code = \"slog3:mu*\"\ngroup = \"row\"\nmethod = \"rtn\"\nsearch = \"gram\"", false);
+    assert_eq!(method, "rtn");
+    assert!(solved.unwrap() < 0.9 * rounded.unwrap(), "{solved:?} against {rounded:?}");
+    loss("code = \"int8\"", true);
 }
 
 /// On every layer of two real models, at 2, 3, 4 and 8 bits: the loss of GPTQ is at most that of plain rounding on the

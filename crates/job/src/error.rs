@@ -96,7 +96,9 @@ pub enum JobError {
         path: PathBuf,
     },
     /// The method needs calibration data and none was given.
-    #[error("the plan uses {method}, which needs calibration {data}; give --calibration PATH, or use an rtn recipe")]
+    #[error(
+        "the plan uses {method}, which needs calibration {data}; give --calibration PATH, or use an rtn recipe with search = \"mse\""
+    )]
     NoCalibration {
         /// The method.
         method: &'static str,

@@ -277,7 +277,7 @@ impl Job {
         match treatments.find(|treatment| treatment.method.needs_gram()) {
             None => Ok(Inputs::none()),
             Some(treatment) if self.calibration.is_empty() => {
-                Err(JobError::NoCalibration { method: treatment.method.name(), data: M::DATA })
+                Err(JobError::NoCalibration { method: treatment.method.described(), data: M::DATA })
             }
             Some(_) => model.calibration(&self.model, &self.calibration, &self.recipe.calibration, &self.device),
         }

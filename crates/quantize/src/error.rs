@@ -43,7 +43,9 @@ pub enum QuantizeError {
         reason: String,
     },
     /// A method needs calibration inputs and there are none.
-    #[error("layer {layer}: {method} needs calibration inputs, and none reached it; give calibration text or use rtn")]
+    #[error(
+        "layer {layer}: {method} needs calibration inputs, and none reached it; give calibration text or use rtn with search = \"mse\""
+    )]
     NoCalibration {
         /// The layer.
         layer: String,
@@ -68,6 +70,21 @@ pub enum QuantizeError {
         /// Input column.
         column: usize,
         /// The value found.
+        value: f32,
+    },
+    /// A weight that a code without a scale cannot hold.
+    #[error(
+        "layer {layer}: its largest weight, at row {row}, column {column}, is {value}: outside [-1, 1], which is all that a code \
+         without a scale holds; leave out --no-scale (search = \"none\")"
+    )]
+    OutsideUnit {
+        /// The layer.
+        layer: String,
+        /// Output row.
+        row: usize,
+        /// Input column.
+        column: usize,
+        /// The weight of the largest magnitude.
         value: f32,
     },
     /// The Gram matrix could not be factorised even with the largest damping.

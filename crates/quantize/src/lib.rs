@@ -13,6 +13,7 @@ pub mod quantizer;
 pub mod recipe;
 mod run;
 mod stats;
+mod target;
 mod text;
 
 pub use error::QuantizeError;
@@ -22,3 +23,4 @@ pub use quantizer::{Matrix, Method, Order, ScaleSearch};
 pub use recipe::{Gates, LanguageGates, Recipe};
 pub use run::{Event, Finished, Journal, run};
 pub use stats::{Gram, Stats};
+pub use target::{CodeChoice, Target};

@@ -1,12 +1,11 @@
 //! What will be done, layer by layer.
 
-use quench_format::Scheme;
 use quench_nn::{LayerInfo, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::quantizer::Method;
+use crate::quantizer::{Method, ScaleSearch};
 use crate::recipe::{Action, Recipe, matches};
-use crate::{QuantizeError, text};
+use crate::{QuantizeError, Target, text};
 
 /// What will be done to every layer: printable, editable, and saved beside the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,9 +34,10 @@ pub struct Planned {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Treatment {
-    /// One scheme per stage; more than one is a cascade.
+    /// One target per stage; more than one is a cascade. A curvature that is left open is found for the layer, and stands
+    /// in the ledger.
     #[serde(with = "text::list")]
-    pub stages: Vec<Scheme>,
+    pub stages: Vec<Target>,
     /// The quantizer of every stage.
     pub method: Method,
 }
@@ -73,14 +73,14 @@ impl Recipe {
         };
         let rule = self.rules.iter().find(|rule| matches(&rule.layers, &layer.name))?;
         let code = rule.code.filter(|_| rule.action == Action::Quantize && !kept)?;
-        let stages = rule.cascade.iter().copied().chain([code]);
-        let stages = stages.map(|code| Scheme { code, group: rule.group, scale: rule.scale }).collect();
-        // An embedding is looked up, not multiplied: it has no inputs that GPTQ could weigh errors by.
-        let method = match layer.role {
-            Role::Embedding => Method::Rtn { search: rule.search },
-            Role::Block | Role::Head => rule.method(),
+        let method = match rule.method() {
+            // A table is looked up, not multiplied: it has no inputs that errors could be weighed by.
+            Method::Rtn { search } | Method::Gptq { search, .. } if layer.site.is_empty() => {
+                Method::Rtn { search: if search == ScaleSearch::Gram { ScaleSearch::Mse } else { search } }
+            }
+            method => method,
         };
-        Some(Treatment { stages, method })
+        Some(Treatment { stages: rule.stages(code), method })
     }
 }
 
@@ -115,8 +115,12 @@ impl Plan {
                 }
                 Some(_) => {}
             }
-            if planned.treatment.as_ref().is_some_and(|treatment| treatment.stages.is_empty()) {
+            let Some(Treatment { stages, method }) = &planned.treatment else { continue };
+            if stages.is_empty() {
                 return fault(&planned.name, "has no stages; remove its treatment to keep it dense".into());
+            }
+            if let Err(reason) = stages.iter().try_for_each(|target| method.check(*target)) {
+                return fault(&planned.name, reason);
             }
         }
         match layers.iter().find(|layer| self.layers.iter().all(|planned| planned.name != layer.name)) {

@@ -6,9 +6,8 @@ use std::num::NonZeroU32;
 use quench_format::{Code, FloatKind, Group, Scale};
 use serde::{Deserialize, Serialize};
 
-use crate::QuantizeError;
 use crate::quantizer::{Method, Order, ScaleSearch};
-use crate::text;
+use crate::{CodeChoice, QuantizeError, Target, text};
 
 /// A request in the user's words: rules over layer names, calibration, and gates.
 ///
@@ -115,24 +114,28 @@ pub struct Rule {
     /// `quantize` (the default) or `keep`.
     #[serde(default)]
     pub action: Action,
-    /// The code of the result, e.g. `"int4"`, `"uint4"`, `"nf4"`, `"e2m1"`, `"slog5"`.
+    /// The code of the result, e.g. `"int4"`, `"uint4"`, `"nf4"`, `"e2m1"`, `"slog5:mu8"`, or `"slog5:mu*"` to have `mu`
+    /// searched for every matrix.
     #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
-    pub code: Option<Code>,
+    pub code: Option<CodeChoice>,
     /// Codes of earlier cascade stages, e.g. `["int8"]` for INT8 to INT4; empty for direct quantization.
     #[serde(default, with = "text::list", skip_serializing_if = "Vec::is_empty")]
-    pub cascade: Vec<Code>,
-    /// Who shares a scale: `"tensor"`, `"row"` or a number of columns.
-    #[serde(default = "default_group", with = "text::group")]
-    pub group: Group,
-    /// How a scale is kept: `"f32"`, `"f16"`, `"bf16"`, or nested as in `"int8/16:f32"`.
-    #[serde(default = "default_scale", with = "text")]
-    pub scale: Scale,
+    pub cascade: Vec<CodeChoice>,
+    /// Who shares a scale: `"tensor"`, `"row"` or a number of columns; 128 where it is not said, `"tensor"` for the
+    /// [published codec](Rule::is_published_codec).
+    #[serde(default, with = "text::group", skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
+    /// How a scale is kept: `"f32"`, `"f16"`, `"bf16"`, or nested as in `"int8/16:f32"`; `"f16"` where it is not said,
+    /// `"f32"` for the published codec.
+    #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// The quantizer: `"gptq"` or `"rtn"`.
     #[serde(default)]
     pub method: MethodName,
-    /// How scales are found: `"mse"` or `"absmax"`.
-    #[serde(default)]
-    pub search: ScaleSearch,
+    /// How scales are found: `"mse"`, `"gram"`, `"absmax"` or `"none"`; `"mse"` where it is not said, `"absmax"` for the
+    /// published codec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<ScaleSearch>,
     /// GPTQ: the order in which columns are rounded.
     #[serde(default)]
     pub order: Order,
@@ -166,12 +169,6 @@ pub enum MethodName {
     Gptq,
 }
 
-fn default_group() -> Group {
-    Group::Columns(NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN))
-}
-fn default_scale() -> Scale {
-    Scale::Float(FloatKind::F16)
-}
 fn default_damping() -> f64 {
     0.01
 }
@@ -236,7 +233,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The recipe as TOML, with every default written out.
+    /// The recipe as TOML; defaults are written out but for those that depend on the code.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"))
     }
@@ -251,6 +248,21 @@ impl Recipe {
     /// Whether any rule has earlier cascade stages.
     pub fn is_cascade(&self) -> bool {
         self.rules.iter().any(|rule| !rule.cascade.is_empty())
+    }
+
+    /// Takes the scales from every rule of the published codec, which then refuses weights outside [-1, 1].
+    ///
+    /// # Errors
+    /// [`QuantizeError::Recipe`] if no rule has a code of that codec.
+    pub fn without_scales(mut self) -> Result<Self, QuantizeError> {
+        let published = |code: CodeChoice| matches!(code, CodeChoice::Code(Code::PublishedLog { .. }));
+        let mut rules: Vec<&mut Rule> = self.rules.iter_mut().filter(|rule| rule.code.is_some_and(published)).collect();
+        if rules.is_empty() {
+            return Err(invalid("no rule has a code that does without a scale; that is plog2..plog16".into()));
+        }
+        rules.iter_mut().for_each(|rule| rule.search = Some(ScaleSearch::Unscaled));
+        self.check()?;
+        Ok(self)
     }
 
     fn check(&self) -> Result<(), QuantizeError> {
@@ -289,9 +301,9 @@ impl Rule {
         if self.action == Action::Keep {
             return Ok(());
         }
-        if self.code.is_none() {
+        let Some(code) = self.code else {
             return Err("it has no `code`; give one, e.g. code = \"int4\", or action = \"keep\"".into());
-        }
+        };
         if !(self.damping > 0.0 && self.damping.is_finite()) {
             return Err(format!("`damping` is {}; it must be a positive number such as 0.01", self.damping));
         }
@@ -300,22 +312,44 @@ impl Rule {
         }
         if self.method == MethodName::Gptq
             && self.order == Order::Activation
-            && matches!(self.scale, Scale::Nested { .. })
+            && matches!(self.scale, Some(Scale::Nested { .. }))
         {
             return Err("`order = \"activation\"` stores an order and cannot be combined with nested scales; \
                         use order = \"static\""
                 .into());
         }
-        Ok(())
+        let method = self.method();
+        self.stages(code).iter().try_for_each(|target| method.check(*target))
+    }
+
+    /// Whether this asks for the published signed-log codec as it is: its code, and its own map instead of the nearest
+    /// level, which is how plain rounding writes that code.
+    pub fn is_published_codec(&self) -> bool {
+        let code = matches!(self.code, Some(CodeChoice::Code(Code::PublishedLog { .. })));
+        code && self.method == MethodName::Rtn
+    }
+
+    /// The targets of all stages, `code` in the last.
+    pub(crate) fn stages(&self, code: CodeChoice) -> Vec<Target> {
+        let (group, scale) = if self.is_published_codec() {
+            (Group::Tensor, FloatKind::F32)
+        } else {
+            (Group::Columns(NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN)), FloatKind::F16)
+        };
+        let (group, scale) = (self.group.unwrap_or(group), self.scale.unwrap_or(Scale::Float(scale)));
+        self.cascade.iter().copied().chain([code]).map(|code| Target { code, group, scale }).collect()
     }
 
     /// The quantizer that this rule asks for.
     pub fn method(&self) -> Method {
+        let search = match self.search {
+            Some(search) => search,
+            None if self.is_published_codec() => ScaleSearch::AbsMax,
+            None => ScaleSearch::default(),
+        };
         match self.method {
-            MethodName::Rtn => Method::Rtn { search: self.search },
-            MethodName::Gptq => {
-                Method::Gptq { search: self.search, order: self.order, damping: self.damping, block: self.block }
-            }
+            MethodName::Rtn => Method::Rtn { search },
+            MethodName::Gptq => Method::Gptq { search, order: self.order, damping: self.damping, block: self.block },
         }
     }
 }
@@ -379,7 +413,8 @@ mod tests {
     #[test]
     fn defaults_and_errors() {
         let recipe = Recipe::from_toml("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n").unwrap();
-        assert_eq!(recipe.rules[0].group.to_string(), "128");
+        assert_eq!(recipe.rules[0].stages(recipe.rules[0].code.unwrap())[0].to_string(), "int4/128/f16");
+        assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
         assert!(recipe.keep.embeddings && recipe.keep.head);
         for (bad, expected) in [
             ("name = \"x\"\nrules = []\n", "no [[rules]]"),
@@ -387,6 +422,9 @@ mod tests {
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int17\"\n", "int17"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 0\n", "group"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ndamping = -1\n", "damping"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nsearch = \"none\"\n", "plog2..plog16"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nsearch = \"grma\"\n", "did you mean `gram`?"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4:mu*\"\n", "slog2:mu*"),
             (
                 "name = \"x\"\n[calibration]\nsamples = 0\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n",
                 "calibration.samples",
@@ -395,5 +433,34 @@ mod tests {
             let error = Recipe::from_toml(bad).unwrap_err().to_string();
             assert!(error.contains(expected), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn the_published_codec_has_defaults_of_its_own() {
+        let rule = |text: &str| {
+            let text = format!("name = \"x\"\n[[rules]]\nlayers = \"*\"\n{text}\n");
+            let rule = Recipe::from_toml(&text).unwrap().rules.remove(0);
+            format!("{} {:?}", rule.stages(rule.code.unwrap())[0], rule.method())
+        };
+        assert_eq!(rule("code = \"plog5\"\nmethod = \"rtn\""), "plog5/tensor/f32 Rtn { search: AbsMax }");
+        assert_eq!(
+            rule("code = \"plog5\"\nmethod = \"rtn\"\ngroup = 64\nsearch = \"gram\"\nscale = \"f16\""),
+            "plog5/64/f16 Rtn { search: Gram }"
+        );
+        assert!(rule("code = \"plog5\"").starts_with("plog5/128/f16 Gptq { search: Mse"));
+        assert_eq!(rule("code = \"slog5:mu*\"\nmethod = \"rtn\""), "slog5:mu*/128/f16 Rtn { search: Mse }");
+    }
+
+    #[test]
+    fn scales_are_taken_from_the_published_codec_alone() {
+        let recipe = |code: &str| {
+            let text = format!("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\nmethod = \"rtn\"\n");
+            Recipe::from_toml(&text).unwrap()
+        };
+        let unscaled = recipe("plog4").without_scales().unwrap();
+        assert_eq!(unscaled.rules[0].method(), Method::Rtn { search: ScaleSearch::Unscaled });
+        assert_eq!(Recipe::from_toml(&unscaled.to_toml()).unwrap(), unscaled);
+        let error = recipe("slog4").without_scales().unwrap_err().to_string();
+        assert!(error.contains("plog2..plog16"), "{error}");
     }
 }

@@ -9,11 +9,11 @@ use quench_format::Packed;
 use quench_kernels::{Activations, QTensor};
 use quench_nn::{Model, Section, Weight};
 
-use crate::QuantizeError;
 use crate::ledger::{Entry, Ledger};
 use crate::plan::{Plan, Treatment};
 use crate::quantizer::{Matrix, Method, Quantized};
 use crate::stats::{Stats, host};
+use crate::{QuantizeError, Target};
 
 /// One finished layer.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ struct Stage<'a, I> {
 struct Task {
     name: String,
     site: String,
-    scheme: quench_format::Scheme,
+    target: Target,
     method: Method,
 }
 
@@ -180,7 +180,7 @@ impl<I: Clone> Stage<'_, I> {
             .filter_map(|layer| {
                 let Treatment { stages, method } = self.plan.treatment(&layer.name)?;
                 let own = (self.stage + stages.len()).checked_sub(self.stages)?;
-                Some(Task { name: layer.name, site: layer.site, scheme: stages[own], method: *method })
+                Some(Task { name: layer.name, site: layer.site, target: stages[own], method: *method })
             })
             .collect()
     }
@@ -197,17 +197,20 @@ impl<I: Clone> Stage<'_, I> {
             return Ok(Stats::default());
         }
         let mut stats = Stats::at(tasks.iter().map(|task| task.site.clone()));
-        for (index, carry) in carries.iter().enumerate() {
+        let total = self.batches.len();
+        for index in 0..total {
             match section {
-                Section::Embedding => {}
+                Section::Embedding => {
+                    model.start(self.batches[index].clone(), &mut stats);
+                }
                 Section::Block(block) => {
-                    model.block(block, carry.clone(), &mut stats);
+                    model.block(block, carries[index].clone(), &mut stats);
                 }
                 Section::Head => {
-                    model.finish(carry.clone(), &mut stats);
+                    model.finish(carries[index].clone(), &mut stats);
                 }
             }
-            check(observe(Event::Batches { done: index + 1, total: carries.len() }))?;
+            check(observe(Event::Batches { done: index + 1, total }))?;
         }
         Ok(stats)
     }
@@ -255,11 +258,11 @@ fn quantize<M: Model>(
         let [rows, columns] = part.weight.shape();
         let w = Matrix { rows, columns, values: host(part.weight.val()) };
         let Quantized { packed, output_loss, damping, rounded_rows } =
-            task.method.quantize(&task.name, &w, task.scheme, stats.gram(&task.site))?;
+            task.method.quantize(&task.name, &w, task.target, stats.gram(&task.site))?;
         let entry = Entry {
             layer: task.name.clone(),
             stage,
-            scheme: task.scheme.to_string(),
+            scheme: packed.scheme().to_string(),
             method: task.method.name().to_owned(),
             shape: [rows, columns],
             bits_per_weight: packed.bits_per_weight(),

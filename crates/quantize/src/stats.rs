@@ -56,6 +56,25 @@ impl Gram {
         self.to_host().into_iter().step_by(n + 1).collect()
     }
 
+    /// What a squared error in each column counts, `[in]`, 1 in the mean:
+    ///
+    /// ```text
+    /// h_j = (G_jj + λ) / (mean(diag G) + λ)        λ = 0.01 · mean(diag G)
+    /// ```
+    ///
+    /// `G_jj` is, but for a factor, the mean square of input `j`, so that `Σ h_j e_j²` is the squared error of the output
+    /// if inputs are not correlated. `λ`, GPTQ's damping, keeps inputs that calibration never saw from being given up.
+    pub fn importance(&self) -> Vec<f32> {
+        const DAMPING: f64 = 0.01;
+        let diagonal = self.diagonal();
+        let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / diagonal.len() as f64;
+        if mean <= 0.0 {
+            return vec![1.0; diagonal.len()];
+        }
+        let of = |g: f32| (f64::from(g.max(0.0)) / mean + DAMPING) / (1.0 + DAMPING);
+        diagonal.into_iter().map(|g| of(g) as f32).collect()
+    }
+
     /// Whether every entry is finite.
     pub fn is_finite(&self) -> bool {
         self.to_host().iter().all(|value| value.is_finite())

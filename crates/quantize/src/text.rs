@@ -3,16 +3,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use quench_format::{Code, Group};
+use quench_format::Group;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::QuantizeError;
-
-/// Writes a value as its text.
-pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
 
 /// Reads a value from its text.
 pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
@@ -24,15 +19,20 @@ where
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
-/// A code that may be absent.
+/// A value that may be absent.
 pub(crate) mod option {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(value: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         value.as_ref().map(ToString::to_string).serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Code>, D::Error> {
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
         super::deserialize(deserializer).map(Some)
     }
 }
@@ -56,7 +56,7 @@ pub(crate) mod list {
     }
 }
 
-/// A group, which may be written as a number.
+/// A group, which may be written as a number, and may be absent.
 pub(crate) mod group {
     use super::*;
 
@@ -67,20 +67,17 @@ pub(crate) mod group {
         Text(String),
     }
 
-    pub(crate) fn serialize<S: Serializer>(value: &Group, serializer: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Group::Columns(size) => serializer.serialize_u32(size.get()),
-            other => serializer.collect_str(other),
-        }
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Group>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Group, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Group>, D::Error> {
         let text = match Written::deserialize(deserializer) {
             Ok(Written::Number(number)) => number.to_string(),
             Ok(Written::Text(text)) => text,
             Err(_) => return Err(D::Error::custom("`group` must be \"tensor\", \"row\" or a number of columns")),
         };
-        text.parse().map_err(|error| D::Error::custom(format!("`group`: {error}")))
+        text.parse().map(Some).map_err(|error| D::Error::custom(format!("`group`: {error}")))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Scales and zero points, found before any weight is rounded.
 
-use quench_format::{Code, FloatKind, Grid, Group, Packed, Scale, Scales, Scheme};
+use quench_format::{Bits, Code, FloatKind, Grid, Group, Packed, Scale, Scales, Scheme, published};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Matrix;
-use crate::QuantizeError;
+use super::{Matrix, curve};
+use crate::{CodeChoice, QuantizeError, Target};
 
 /// How the scale of a group is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,63 @@ pub enum ScaleSearch {
     /// one level more on the negative side may serve the longer tail).
     #[default]
     Mse,
+    /// The same candidates, by the squared error of the outputs as if inputs were not correlated: `Σ h_j (ŵ_j − w_j)²` with
+    /// the mean square `h_j` of input `j`, [`Gram::importance`](crate::Gram::importance). Needs calibration.
+    Gram,
+    /// No scale, which is the scale 1: for the published signed-log codec alone, whose weights lie in [-1, 1]. Spelled
+    /// `none`.
+    #[serde(rename = "none")]
+    Unscaled,
+}
+
+/// What is asked of the grid of a matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) target: Target,
+    pub(super) search: ScaleSearch,
+    /// What a squared error in each column counts, `[columns]`; in every column the same where absent.
+    pub(super) importance: Option<&'a [f32]>,
+}
+
+/// Which level a weight goes to.
+#[derive(Clone, Copy)]
+pub(super) enum Map {
+    /// The nearest.
+    Nearest,
+    /// What the encoder of the code's own definition gives: [`published`] for its code, and the nearest for all others.
+    Own,
+}
+
+/// The levels of a code and a map to them.
+#[derive(Clone)]
+struct Levels {
+    grid: Grid,
+    /// The width of the published codec, where its own map is asked for.
+    published: Option<Bits>,
+}
+
+impl Levels {
+    fn new(code: Code, map: Map) -> Self {
+        let published = match (code, map) {
+            (Code::PublishedLog { bits }, Map::Own) => Some(bits),
+            _ => None,
+        };
+        Self { grid: code.grid(), published }
+    }
+
+    /// The code of `x`, a weight over its scale.
+    #[inline]
+    fn code(&self, x: f32) -> u16 {
+        match self.published {
+            None => self.grid.nearest(x),
+            Some(bits) => published::encode_one(bits, x),
+        }
+    }
+
+    /// The magnitude that an absmax scale takes the largest weight to.
+    fn top(&self) -> f32 {
+        if self.published.is_some() { 1.0 } else { self.grid.code().max_level() }
+    }
 }
 
 /// Shrink factors tried by the search, coarse steps first, then fine ones around the best.
@@ -35,35 +92,42 @@ pub(super) struct Fit {
     effective: Vec<f32>,
     groups: usize,
     size: usize,
-    grid: Grid,
+    levels: Levels,
 }
 
 impl Fit {
-    /// Finds the scales of `w`, whose columns are in stored order.
-    pub(super) fn new(w: &Matrix, scheme: Scheme, search: ScaleSearch) -> Self {
+    /// Finds the code of `w` where it is left open, and the scales; columns are in stored order.
+    pub(super) fn new(w: &Matrix, request: Request<'_>, map: Map) -> Self {
+        match request.target.code {
+            CodeChoice::Code(code) => Self::on(w, request.target.with_code(code), request, map),
+            CodeChoice::AnyMu(bits) => curve::fit(w, bits, request),
+        }
+    }
+
+    /// Finds the scales of `w` under `scheme`, as `request` has them searched.
+    pub(super) fn on(w: &Matrix, scheme: Scheme, request: Request<'_>, map: Map) -> Self {
         let (groups, size) = (scheme.group.groups_per_row(w.columns), scheme.group.size(w.columns));
-        let finder = Finder { code: scheme.code, kind: float_kind(scheme.scale), search };
+        let levels = Levels::new(scheme.code, map);
+        let finder =
+            Finder { code: scheme.code, kind: float_kind(scheme.scale), search: request.search, levels: &levels };
         let found: Vec<(f32, u16)> = if scheme.group == Group::Tensor {
-            vec![finder.find(&w.values)]
+            let importance = request.importance.map(|importance| importance.repeat(w.rows));
+            vec![finder.find(&w.values, importance.as_deref())]
         } else {
             let rows = (0..w.rows).into_par_iter();
-            rows.flat_map_iter(|row| w.row(row).chunks(size).map(|group| finder.find(group))).collect()
+            let of_row = |row: usize| {
+                let groups = w.row(row).chunks(size).enumerate();
+                groups.map(|(group, values)| {
+                    finder.find(values, request.importance.map(|h| &h[group * size..][..values.len()]))
+                })
+            };
+            rows.flat_map_iter(of_row).collect()
         };
         let zeros = scheme.code.is_affine().then(|| found.iter().map(|(_, zero)| *zero).collect::<Vec<u16>>());
         let ideal: Vec<f32> = found.into_iter().map(|(scale, _)| scale).collect();
         let (scales, effective) = store(ideal, scheme.scale, groups, w.rows);
         let effective = if scheme.group == Group::Tensor { vec![effective[0]; w.rows] } else { effective };
-        Self {
-            grid: scheme.code.grid(),
-            scheme,
-            rows: w.rows,
-            columns: w.columns,
-            scales,
-            zeros,
-            effective,
-            groups,
-            size,
-        }
+        Self { scheme, rows: w.rows, columns: w.columns, scales, zeros, effective, groups, size, levels }
     }
 
     /// The group of stored column `column`.
@@ -71,7 +135,7 @@ impl Fit {
         column / self.size
     }
 
-    /// The code nearest to `w` at `row`, `group`, and the weight that it stands for.
+    /// The code of `w` at `row`, `group`, and the weight that it stands for.
     #[inline]
     pub(super) fn round(&self, row: usize, group: usize, w: f32) -> (u16, f32) {
         let scale = self.effective[row * self.groups + group];
@@ -79,19 +143,34 @@ impl Fit {
         let x = if scale == 0.0 { 0.0 } else { w / scale };
         match &self.zeros {
             None => {
-                let code = self.grid.nearest(x);
-                (code, scale * self.grid.level(code))
+                let code = self.levels.code(x);
+                (code, scale * self.levels.grid.level(code))
             }
             Some(zeros) => {
                 let index = if self.scheme.group == Group::Tensor { 0 } else { row * self.groups + group };
                 let zero = zeros[index];
-                let code = self.grid.nearest(x + f32::from(zero));
-                (code, scale * (self.grid.level(code) - f32::from(zero)))
+                let code = self.levels.grid.nearest(x + f32::from(zero));
+                (code, scale * (self.levels.grid.level(code) - f32::from(zero)))
             }
         }
     }
 
-    /// Every weight rounded to its nearest code, `[rows, columns]`.
+    /// `Σ h_j (ŵ_rj − w_rj)²`, the squared error of plain rounding, each column by its importance.
+    ///
+    /// Summed row by row, so that the sum is the same on any number of threads.
+    pub(super) fn error(&self, w: &Matrix, importance: Option<&[f32]>) -> f64 {
+        let of_row = |row: usize| {
+            let weights = w.row(row).iter().enumerate();
+            let errors = weights.map(|(column, value)| {
+                let error = f64::from(self.round(row, self.group_of(column), *value).1) - f64::from(*value);
+                error * error * importance.map_or(1.0, |h| f64::from(h[column]))
+            });
+            errors.sum::<f64>()
+        };
+        (0..w.rows).into_par_iter().map(of_row).collect::<Vec<f64>>().into_iter().sum()
+    }
+
+    /// The code of every weight, `[rows, columns]`.
     pub(super) fn round_all(&self, w: &Matrix) -> Vec<u16> {
         let rows = (0..w.rows).into_par_iter();
         rows.flat_map_iter(|row| {
@@ -161,15 +240,19 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
 }
 
 /// The search for one group.
-struct Finder {
+struct Finder<'a> {
     code: Code,
     kind: FloatKind,
     search: ScaleSearch,
+    levels: &'a Levels,
 }
 
-impl Finder {
-    /// The scale and the zero point of the weights `x`.
-    fn find(&self, x: &[f32]) -> (f32, u16) {
+impl Finder<'_> {
+    /// The scale and the zero point of the weights `x`, whose errors count by `importance`.
+    fn find(&self, x: &[f32], importance: Option<&[f32]>) -> (f32, u16) {
+        if self.search == ScaleSearch::Unscaled {
+            return (1.0, 0);
+        }
         let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
         if low == high {
             return (0.0, 0);
@@ -186,17 +269,16 @@ impl Finder {
                 let span = (self.code.len() - 1) as f32;
                 (rounded(self.kind, sign * shrink * 2.0 * high.max(-low) / span), 0)
             }
-            _ => (rounded(self.kind, shrink * high.max(-low) / self.code.max_level()), 0),
+            _ => (rounded(self.kind, shrink * high.max(-low) / self.levels.top()), 0),
         };
         if self.search == ScaleSearch::AbsMax {
             return at(1.0, 1.0);
         }
-        let grid = self.code.grid();
         let signs: &[f32] = if matches!(self.code, Code::Int { .. }) { &[1.0, -1.0] } else { &[1.0] };
         let mut best = (f64::INFINITY, 1.0, 1.0, at(1.0, 1.0));
         let consider = |shrink: f32, sign: f32, best: &mut (f64, f32, f32, (f32, u16))| {
             let candidate = at(shrink, sign);
-            let error = self.error(&grid, x, candidate);
+            let error = self.error(x, importance, candidate);
             if error < best.0 {
                 *best = (error, shrink, sign, candidate);
             }
@@ -214,42 +296,64 @@ impl Finder {
     }
 
     /// The squared error of `x` on the grid with this scale and zero point.
-    fn error(&self, grid: &Grid, x: &[f32], (scale, zero): (f32, u16)) -> f64 {
+    fn error(&self, x: &[f32], importance: Option<&[f32]>, (scale, zero): (f32, u16)) -> f64 {
         if scale == 0.0 {
-            return x.iter().map(|v| f64::from(v * v)).sum();
+            return squared_error(x, importance, |v| v);
         }
         let inverse = 1.0 / scale;
         match self.code {
             Code::Int { bits } => {
                 let half = (1u32 << (bits.get() - 1)) as f32;
-                integer_error(x, scale, inverse, -half, half - 1.0)
+                integer_error(x, importance, scale, inverse, -half, half - 1.0)
             }
             Code::Affine { .. } => {
                 let zero = f32::from(zero);
-                integer_error(x, scale, inverse, -zero, (self.code.len() - 1) as f32 - zero)
+                integer_error(x, importance, scale, inverse, -zero, (self.code.len() - 1) as f32 - zero)
             }
-            _ => x.iter().map(|v| f64::from(v - scale * grid.level(grid.nearest(v * inverse))).powi(2)).sum(),
+            _ => squared_error(x, importance, |v| v - scale * self.levels.grid.level(self.levels.code(v * inverse))),
         }
     }
 }
 
-/// `Σ (x − scale · clamp(round(x / scale), low, high))²`, in a form that vectorises.
-fn integer_error(x: &[f32], scale: f32, inverse: f32, low: f32, high: f32) -> f64 {
+/// `Σ h error(x)²`.
+fn squared_error(x: &[f32], h: Option<&[f32]>, error: impl Fn(f32) -> f32) -> f64 {
+    let squares = x.iter().map(|v| f64::from(error(*v)).powi(2));
+    match h {
+        None => squares.sum(),
+        Some(h) => squares.zip(h).map(|(square, h)| square * f64::from(*h)).sum(),
+    }
+}
+
+/// `Σ h (x − scale · clamp(round(x / scale), low, high))²`, in a form that vectorises.
+fn integer_error(x: &[f32], h: Option<&[f32]>, scale: f32, inverse: f32, low: f32, high: f32) -> f64 {
     // Adding and taking away 1.5 · 2²³ rounds to the nearest integer, ties to even, below 2²².
     const ROUND: f32 = 12_582_912.0;
     let mut sums = [0.0f32; 8];
-    let mut chunks = x.chunks_exact(8);
+    let chunks = x.chunks_exact(8);
     let error = |v: f32| {
         let code = ((v * inverse).max(low).min(high) + ROUND) - ROUND;
         let e = v - scale * code;
         e * e
     };
-    for chunk in &mut chunks {
-        for (sum, v) in sums.iter_mut().zip(chunk) {
-            *sum += error(*v);
+    let whole = x.len() - chunks.remainder().len();
+    match h {
+        None => {
+            for chunk in chunks {
+                for (sum, v) in sums.iter_mut().zip(chunk) {
+                    *sum += error(*v);
+                }
+            }
+        }
+        Some(h) => {
+            for (chunk, h) in chunks.zip(h.chunks_exact(8)) {
+                for ((sum, v), h) in sums.iter_mut().zip(chunk).zip(h) {
+                    *sum += h * error(*v);
+                }
+            }
         }
     }
-    let rest: f64 = chunks.remainder().iter().map(|v| f64::from(error(*v))).sum();
+    let rest = (whole..x.len()).map(|at| f64::from(error(x[at])) * h.map_or(1.0, |h| f64::from(h[at])));
+    let rest: f64 = rest.sum();
     sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() + rest
 }
 
@@ -271,7 +375,8 @@ mod tests {
         let w = Matrix { rows: 512, columns: 128, values: gaussian(512 * 128) };
         let scheme =
             Scheme { code: code.parse().unwrap(), group: "128".parse().unwrap(), scale: Scale::Float(FloatKind::F32) };
-        let fit = Fit::new(&w, scheme, search);
+        let request = Request { target: scheme.into(), search, importance: None };
+        let fit = Fit::new(&w, request, Map::Nearest);
         let codes = fit.round_all(&w);
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
         let power: f64 = w.values.iter().map(|v| f64::from(v * v)).sum();
@@ -311,7 +416,8 @@ mod tests {
         let w = Matrix { rows: 1, columns: 32, values };
         let scheme =
             Scheme { code: "int4".parse().unwrap(), group: "16".parse().unwrap(), scale: Scale::Float(FloatKind::F16) };
-        let fit = Fit::new(&w, scheme, ScaleSearch::Mse);
+        let request = Request { target: scheme.into(), search: ScaleSearch::Mse, importance: None };
+        let fit = Fit::new(&w, request, Map::Nearest);
         let codes = fit.round_all(&w);
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
         assert!(decoded[..16].iter().all(|v| *v == 0.0));

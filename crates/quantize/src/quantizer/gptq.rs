@@ -1,11 +1,10 @@
 //! GPTQ.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use quench_format::Scheme;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::fit::{Fit, ScaleSearch};
+use super::fit::{Fit, Map, Request};
 use super::{Matrix, Quantized};
 use crate::factor::{Factor, factor};
 use crate::{Gram, QuantizeError};
@@ -43,8 +42,7 @@ pub enum Order {
 pub(super) struct Gptq<'a> {
     pub(super) layer: &'a str,
     pub(super) w: &'a Matrix,
-    pub(super) scheme: Scheme,
-    pub(super) search: ScaleSearch,
+    pub(super) request: Request<'a>,
     pub(super) order: Order,
     pub(super) damping: f64,
     pub(super) block: usize,
@@ -65,12 +63,15 @@ impl Gptq<'_> {
         };
         let (fit, group): (Fit, Vec<usize>) = match (self.order, &order) {
             (Order::Static, Some(order)) => {
-                let fit = Fit::new(self.w, self.scheme, self.search);
+                let fit = Fit::new(self.w, self.request, Map::Nearest);
                 let group = order.iter().map(|column| fit.group_of(*column as usize)).collect();
                 (fit, group)
             }
-            _ => {
-                let fit = Fit::new(w, self.scheme, self.search);
+            (_, order) => {
+                let moved = |importance: &[f32]| order.iter().flatten().map(|at| importance[*at as usize]).collect();
+                let moved: Option<Vec<f32>> = self.request.importance.filter(|_| order.is_some()).map(moved);
+                let request = Request { importance: moved.as_deref().or(self.request.importance), ..self.request };
+                let fit = Fit::new(w, request, Map::Nearest);
                 let group = (0..columns).map(|column| fit.group_of(column)).collect();
                 (fit, group)
             }

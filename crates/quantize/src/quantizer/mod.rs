@@ -1,16 +1,19 @@
 //! From one weight matrix to codes and scales.
 
+mod curve;
 mod fit;
 mod gptq;
 mod rtn;
 
-use quench_format::{Packed, Scheme};
+use quench_format::{Code, Packed, Scale};
 use serde::{Deserialize, Serialize};
 
 pub use fit::ScaleSearch;
 pub use gptq::Order;
 
-use crate::{Gram, QuantizeError};
+use fit::Request;
+
+use crate::{CodeChoice, Gram, QuantizeError, Target};
 
 /// A dense matrix on the host, `[rows, columns]`, row-major.
 #[derive(Clone, Debug)]
@@ -28,13 +31,19 @@ impl Matrix {
     pub fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.columns..][..self.columns]
     }
+
+    /// The weight of the largest magnitude and where it is, the first of equals.
+    fn largest(&self) -> Option<(usize, f32)> {
+        let weights = self.values.iter().copied().enumerate();
+        weights.reduce(|best, next| if next.1.abs() > best.1.abs() { next } else { best })
+    }
 }
 
 /// A quantizer and its parameters: the registry, where adding one is a file and a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Method {
-    /// Round to nearest: every weight on its own.
+    /// Round to nearest: every weight on its own. The published signed-log code is rounded by its own map.
     Rtn {
         /// How scales are found.
         search: ScaleSearch,
@@ -75,26 +84,60 @@ impl Method {
         }
     }
 
+    /// Its name, and the search where that is what asks for calibration.
+    pub fn described(&self) -> &'static str {
+        match self {
+            Self::Rtn { search: ScaleSearch::Gram } => "rtn with search = \"gram\"",
+            _ => self.name(),
+        }
+    }
+
+    /// How it finds scales.
+    pub fn search(&self) -> ScaleSearch {
+        match self {
+            Self::Rtn { search } | Self::Gptq { search, .. } => *search,
+        }
+    }
+
     /// Whether it weighs errors by the Gram matrix of the inputs.
     pub fn needs_gram(&self) -> bool {
-        matches!(self, Self::Gptq { .. })
+        matches!(self, Self::Gptq { .. }) || self.search() == ScaleSearch::Gram
+    }
+
+    /// Whether it can quantize to `target`.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn check(&self, target: Target) -> Result<(), String> {
+        let published = matches!(target.code, CodeChoice::Code(Code::PublishedLog { .. }));
+        if self.search() == ScaleSearch::Unscaled && !(published && matches!(target.scale, Scale::Float(_))) {
+            return Err(format!(
+                "`search = \"none\"` leaves {target} without a scale, which only plog2..plog16 with scale = \"f32\", \
+                 \"f16\" or \"bf16\" can do; use search = \"absmax\""
+            ));
+        }
+        Ok(())
     }
 
     /// Quantizes `w` `[out, in]`.
     ///
+    /// - `target`: a scheme, or one whose curvature is to be searched; the scheme of the result has what was found
     /// - `gram`: the sum of `x xᵀ` over calibration inputs, `[in, in]`; where it is given, every method reports its
     ///   output loss
     ///
     /// # Errors
-    /// [`QuantizeError::NonFiniteWeight`], [`QuantizeError::NoCalibration`] if the method needs a Gram matrix that is
+    /// [`QuantizeError::NonFiniteWeight`], [`QuantizeError::OutsideUnit`] and [`QuantizeError::Plan`] where there is to be
+    /// no scale and weights or code need one, [`QuantizeError::NoCalibration`] if the method needs a Gram matrix that is
     /// not given, [`QuantizeError::NonFiniteInputs`] and [`QuantizeError::Factor`] if that matrix is no good.
     pub fn quantize(
         &self,
         layer: &str,
         w: &Matrix,
-        scheme: Scheme,
+        target: impl Into<Target>,
         gram: Option<&Gram>,
     ) -> Result<Quantized, QuantizeError> {
+        let target = target.into();
+        self.check(target).map_err(|reason| QuantizeError::Plan { layer: layer.to_owned(), reason })?;
         if let Some(at) = w.values.iter().position(|value| !value.is_finite()) {
             return Err(QuantizeError::NonFiniteWeight {
                 layer: layer.to_owned(),
@@ -103,18 +146,25 @@ impl Method {
                 value: w.values[at],
             });
         }
+        if self.search() == ScaleSearch::Unscaled
+            && let Some((at, value)) = w.largest().filter(|(_, value)| value.abs() > 1.0)
+        {
+            let (row, column) = (at / w.columns, at % w.columns);
+            return Err(QuantizeError::OutsideUnit { layer: layer.to_owned(), row, column, value });
+        }
         if gram.is_some_and(|gram| !gram.is_finite()) {
             return Err(QuantizeError::NonFiniteInputs { layer: layer.to_owned() });
         }
+        if self.needs_gram() && gram.is_none() {
+            return Err(QuantizeError::NoCalibration { layer: layer.to_owned(), method: self.described() });
+        }
+        let importance = gram.filter(|_| self.search() == ScaleSearch::Gram).map(Gram::importance);
+        let request = Request { target, search: self.search(), importance: importance.as_deref() };
         match (self, gram) {
-            (Self::Rtn { search }, gram) => rtn::quantize(layer, w, scheme, *search, gram),
-            (Self::Gptq { search, order, damping, block }, Some(gram)) => {
-                gptq::Gptq { layer, w, scheme, search: *search, order: *order, damping: *damping, block: *block }
-                    .quantize(gram)
+            (Self::Gptq { order, damping, block, .. }, Some(gram)) => {
+                gptq::Gptq { layer, w, request, order: *order, damping: *damping, block: *block }.quantize(gram)
             }
-            (Self::Gptq { .. }, None) => {
-                Err(QuantizeError::NoCalibration { layer: layer.to_owned(), method: self.name() })
-            }
+            (Self::Rtn { .. } | Self::Gptq { .. }, gram) => rtn::quantize(layer, w, request, gram),
         }
     }
 }

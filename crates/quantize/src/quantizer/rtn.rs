@@ -1,15 +1,14 @@
 //! Round to nearest.
 
-use quench_format::Scheme;
-
-use super::fit::{Fit, ScaleSearch};
+use super::fit::{Fit, Map, Request};
 use super::{Matrix, Quantized};
 use crate::{Gram, QuantizeError};
 
-/// Rounds every weight to the nearest level of its group.
+/// Rounds every weight to the nearest level of its group, or by the map of the published signed-log codec if it has that code.
 ///
 /// ```text
 /// code = argmin |w / s − level(code)|
+/// code = n << B | clip(round(2^(B |w / s|)), 1, 2^B − 1)        published, n = 1 where w < 0
 /// ```
 ///
 /// - `w`: `[out, in]`
@@ -17,11 +16,10 @@ use crate::{Gram, QuantizeError};
 pub(super) fn quantize(
     layer: &str,
     w: &Matrix,
-    scheme: Scheme,
-    search: ScaleSearch,
+    request: Request<'_>,
     gram: Option<&Gram>,
 ) -> Result<Quantized, QuantizeError> {
-    let fit = Fit::new(w, scheme, search);
+    let fit = Fit::new(w, request, Map::Own);
     let codes = fit.round_all(w);
     let packed = fit.pack(layer, &codes, None)?;
     let output_loss = gram.map(|gram| {
