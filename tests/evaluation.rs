@@ -10,10 +10,14 @@ use std::ops::ControlFlow;
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use data::data;
-use quench::eval::{Candidate, EvalError, Options, Protocol, Text, compare, perplexity};
+use quench::eval::{
+    Candidate, Classification, EvalError, Labelled, Options, Protocol, SentenceComparison, Task, Text, compare,
+    perplexity,
+};
 use quench::format::{Packed, Scales};
 use quench::kernels::{Activations, QTensor};
-use quench::models::Tokenizer;
+use quench::metrics::Bootstrap;
+use quench::models::{Encoder, ResNet, Tokenizer};
 use quench::nn::{Embedding, LayerInfo, Linear, LoadError, Model, Part, Role, Section, Tap, Weight};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -442,4 +446,58 @@ fn stories260k_perplexity() {
     assert_eq!((score.windows, score.tokens), (40, 12_532));
     assert!((score.nll - 1.2459).abs() < 1e-4, "{}", score.nll);
     assert!((score.perplexity - 3.476).abs() < 0.002, "{}", score.perplexity);
+}
+
+/// 80 % of the 1,000 images, ±1.5; a model agrees with itself.
+#[test]
+fn resnet20_accuracy() {
+    let (Some(folder), Some(images)) = (data("models/resnet20-cifar10"), data("images/cifar10_test")) else { return };
+    let mut network = ResNet::open(&folder, &device()).unwrap();
+    network.load_all().unwrap();
+    let config = network.config();
+    let labelled = Labelled::read(&images, &config.labels, config.classes).unwrap();
+    assert_eq!(labelled.images.len(), 1000);
+    let mut classification = Classification::new(config.classes, ["itself"]);
+    for batch in labelled.images.chunks(100) {
+        let paths: Vec<_> = batch.iter().map(|(path, _)| path).collect();
+        let labels: Vec<usize> = batch.iter().map(|(_, label)| *label).collect();
+        let logits = network.classify(config.input.read_images(&paths, &device()).unwrap());
+        classification.add(&labels, logits.clone(), &[logits]).unwrap();
+    }
+    let comparison = classification.finish(&Bootstrap::default());
+    println!("{}", comparison.table());
+    let (dense, itself) = (comparison.dense, &comparison.candidates[0]);
+    assert!((dense.top_1 - 0.80).abs() <= 0.015, "{}", dense.top_1);
+    assert!(dense.top_5.unwrap() > 0.97, "{:?}", dense.top_5);
+    assert_eq!((itself.agreement, itself.change, itself.kl.p99), (1.0, 0.0, 0.0));
+}
+
+/// MiniLM on every third pair of the STS benchmark, on WS-353, and on every fourth text of SST-2.
+#[test]
+fn minilm_tasks() {
+    let parts =
+        ["models/minilm", "semantic/stsb/stsb-en-test.csv", "semantic/wordsim/EN-WS-353-ALL.txt", "semantic/sst2"];
+    let [Some(folder), Some(stsb), Some(words), Some(sst2)] = parts.map(data) else { return };
+    let tasks = [Task::read(&stsb).unwrap().every(3), Task::read(&words).unwrap(), Task::read(&sst2).unwrap()];
+    let tokenizer = Tokenizer::open(&folder).unwrap();
+    let mut encoder = Encoder::open(&folder, &device()).unwrap();
+    encoder.load_all().unwrap();
+    let embed = |task: &Task| encoder.embed_texts(&tokenizer, &task.texts(), 32).unwrap();
+    let vectors: Vec<Tensor<2>> = tasks.iter().map(embed).collect();
+    let candidates = [("itself".to_owned(), vectors.clone())];
+    let comparison = SentenceComparison::new(&tasks, &vectors, &candidates, &Bootstrap::default()).unwrap();
+    println!("{}", comparison.table());
+    for (task, (name, known, tolerance)) in comparison.tasks.iter().zip([
+        ("stsb-en-test", 0.8235, 0.002),
+        ("EN-WS-353-ALL", 0.73, 0.01),
+        ("sst2", 0.8, 0.5),
+    ]) {
+        assert_eq!(task.name, name);
+        assert!((task.score - known).abs() <= tolerance, "{name}: {}", task.score);
+    }
+    let itself = &comparison.candidates[0];
+    assert!(itself.tasks.iter().all(|task| task.change == 0.0), "{:?}", itself.tasks);
+    let neighbours = itself.vectors.neighbours.unwrap();
+    assert_eq!((itself.tasks[2].agreement, neighbours.overlap, neighbours.beyond_chance), (Some(1.0), 1.0, 1.0));
+    assert!((itself.vectors.cosine - 1.0).abs() < 1e-6);
 }

@@ -94,7 +94,7 @@ pub enum EvalError {
         reason: String,
     },
     /// A folder is called as no class of the model.
-    #[error("{}: the model has no class of this name{}; it knows {}", path.display(), hint(nearest), list(classes))]
+    #[error("{}: the model has no class of this name{} It knows {}", path.display(), hint(nearest), list(classes))]
     UnknownClass {
         /// The folder.
         path: PathBuf,
@@ -142,7 +142,7 @@ pub enum EvalError {
 }
 
 fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    nearest.as_ref().map_or_else(|| ".".to_owned(), |name| format!("; did you mean `{name}`?"))
 }
 
 fn known(classes: &[String]) -> String {

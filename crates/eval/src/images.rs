@@ -267,3 +267,115 @@ pub(crate) fn estimate(bootstrap: &Bootstrap, values: impl Iterator<Item = f64>)
     let mean = totals.iter().map(|total| total.sum).sum::<f64>() / totals.len() as f64;
     (mean, bootstrap.mean(&totals))
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// A folder with empty files.
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        folder
+    }
+
+    fn labels(labels: &[&str]) -> Vec<String> {
+        labels.iter().map(|label| (*label).to_owned()).collect()
+    }
+
+    #[test]
+    fn folders_are_classes() {
+        let folder =
+            folder(&["dog/2.JPG", "dog/1.png", "cat/b.jpeg", "cat/notes.txt", "cat/.a.png", "list.txt", ".x/y"]);
+        let file = |file: &str| folder.path().join(file);
+        let named = Labelled::read(folder.path(), &labels(&["dog", "frog", "cat"]), 3).unwrap();
+        assert_eq!(named.images, [(file("dog/1.png"), 0), (file("dog/2.JPG"), 0), (file("cat/b.jpeg"), 2)]);
+        assert_eq!(named.every(2).images, [(file("dog/1.png"), 0), (file("cat/b.jpeg"), 2)]);
+        let sorted = Labelled::read(folder.path(), &[], 2).unwrap();
+        assert_eq!(sorted.classes, ["cat", "dog"]);
+        assert_eq!(sorted.images[0], (file("cat/b.jpeg"), 0));
+    }
+
+    #[test]
+    fn a_wrong_folder_is_named() {
+        let many: Vec<String> = (0..30).map(|class| format!("class {class}")).collect();
+        for (files, labels, count, expected) in [
+            (&["kat/a.png", "dog/a.png"][..], labels(&["cat", "dog"]), 2, "kat: the model has no class of this name"),
+            (&["kat/a.png"], labels(&["cat", "dog"]), 2, "did you mean `cat`? It knows 2 classes: cat, dog"),
+            (&["xyz/a.png"], labels(&["cat", "dog"]), 2, "no class of this name. It knows 2 classes: cat, dog"),
+            (&["zebra/a.png"], many, 30, "It knows 30 classes: class 0, class 1, class 2,"),
+            (&["cat/a.gif"], labels(&["cat", "dog"]), 2, "cat: no image; put .jpg"),
+            (&["a.png"], labels(&["cat", "dog"]), 2, "no class: it must hold one folder of images for each class; the"),
+            (&["a.png"], Vec::new(), 2, "no class: it must hold one folder of images for each class"),
+            (&["a/a.png"], Vec::new(), 2, "1 folders of classes, but the model tells 2 classes apart"),
+            (&["a/a.png", "b/a.png", "c/a.png"], Vec::new(), 2, "3 folders of classes, but the model tells 2"),
+        ] {
+            let folder = folder(files);
+            let message = Labelled::read(folder.path(), &labels, count).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&folder.path().display().to_string()) && message.contains(expected),
+                "{message}"
+            );
+        }
+        let message = Labelled::read(Path::new("nowhere"), &[], 2).unwrap_err().to_string();
+        assert_eq!(message, "cannot read nowhere");
+    }
+
+    fn logits(rows: &[[f32; 3]]) -> Tensor<2> {
+        Tensor::<1>::from_data(rows.as_flattened(), &Device::flex()).reshape([rows.len(), 3])
+    }
+
+    #[test]
+    fn known_scores() {
+        let dense = [[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [4.0, 0.0, 0.0]];
+        let other = [[1.0, 2.0, 0.0], [0.0, 3.0, 1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 4.0]];
+        let classes = [0, 1, 0, 2]; // the dense model is right, right, wrong, wrong; the other wrong, right, right, right
+        let mut classification = Classification::new(3, ["same", "other"]);
+        for (range, classes) in [(0..3, &classes[..3]), (3..4, &classes[3..])] {
+            let [dense, other] = [&dense[range.clone()], &other[range]].map(logits);
+            classification.add(classes, dense.clone(), &[dense, other]).unwrap();
+        }
+        let comparison = classification.finish(&Bootstrap::default());
+        let [same, other] = &comparison.candidates[..] else { panic!("two candidates") };
+        assert_eq!((comparison.images, comparison.dense.top_1, comparison.dense.top_5), (4, 0.5, None));
+        assert_eq!((same.accuracy, same.change, same.agreement), (comparison.dense, 0.0, 1.0));
+        let exact = |interval: Option<Interval>| interval.map(|interval| (interval.low, interval.high));
+        assert_eq!((exact(same.change_interval), exact(same.agreement_interval)), (Some((0.0, 0.0)), Some((1.0, 1.0))));
+        assert_eq!((same.kl.mean, same.kl.p99), (0.0, 0.0));
+        assert_eq!((other.accuracy.top_1, other.change, other.agreement), (0.75, 0.25, 0.25));
+        assert_eq!((other.kl.n, other.kl.mean > 0.5), (4, true));
+        let interval = other.change_interval.unwrap();
+        assert!(interval.low < 0.25 && 0.25 < interval.high, "{interval:?}");
+    }
+
+    #[test]
+    fn five_of_many_classes() {
+        let rows: Vec<f32> = (0..12).map(|class| -(class as f32)).collect();
+        let logits = Tensor::<1>::from_floats(&rows[..], &Device::flex()).reshape([2, 6]);
+        let mut classification = Classification::new(6, [""; 0]);
+        classification.add(&[4, 5], logits, &[]).unwrap();
+        let alone = classification.finish(&Bootstrap::default());
+        assert_eq!((alone.dense.top_1, alone.dense.top_5, alone.candidates.len()), (0.0, Some(0.5), 0));
+        assert!(alone.table().contains("| dense |      2 |"), "{}", alone.table());
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_named() {
+        let good = [[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]];
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut classification = Classification::new(3, ["int4"]);
+            classification.add(&[0, 0], logits(&good), &[logits(&good)]).unwrap();
+            let bad = logits(&[good[0], [0.0, bad, 0.0]]);
+            let error = classification.add(&[0, 0], logits(&good), std::slice::from_ref(&bad)).unwrap_err().to_string();
+            assert!(error.starts_with("int4: its logits on image 4 "), "{error}");
+            let error = classification.add(&[0, 0], bad, &[logits(&good)]).unwrap_err().to_string();
+            assert!(error.starts_with("dense model: its logits on image 4 "), "{error}");
+        }
+    }
+}

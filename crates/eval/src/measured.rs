@@ -109,26 +109,23 @@ fn images(comparison: &ImageComparison, gate: Gate) -> Result<Estimate, String> 
 
 fn sentences(comparison: &SentenceComparison, gate: Gate) -> Result<Estimate, String> {
     let score = comparison.candidates.first().ok_or_else(alone)?;
-    // The task that the gate is furthest from holding.
-    let worst = |measure: Measure, of: &dyn Fn(&TaskChange) -> Estimate| {
+    // Of the tasks that have this measure, the one that is furthest from holding the gate.
+    let worst = |measure: Measure, of: &dyn Fn(&TaskChange) -> Option<Estimate>| {
         let tasks = comparison.tasks.iter().zip(&score.tasks).filter(|(task, _)| task.measure == measure);
-        let estimates = tasks.map(|(_, change)| of(change));
-        estimates.reduce(|worst, next| if gate.holds(next.value, worst.value) { worst } else { next })
+        let estimates = tasks.filter_map(|(_, change)| of(change));
+        let worst = estimates.reduce(|worst, next| if gate.holds(next.value, worst.value) { worst } else { next });
+        worst.ok_or_else(|| match measure {
+            Measure::Accuracy => "there is no probe among the tasks (a folder of labelled texts)".to_owned(),
+            Measure::Spearman => "there is no file of pairs among the tasks".to_owned(),
+        })
     };
-    let probe = || "there is no probe among the tasks (a folder of labelled texts)".to_owned();
+    let change = |change: &TaskChange| Some(drop(change.change, change.change_interval));
+    let agreement =
+        |change: &TaskChange| Some(Estimate { value: change.agreement?, interval: change.agreement_interval });
     match gate {
-        Gate::MinAgreement => {
-            let agreement = |change: &TaskChange| Estimate {
-                value: change.agreement.unwrap_or(f64::NAN),
-                interval: change.agreement_interval,
-            };
-            worst(Measure::Accuracy, &agreement).ok_or_else(probe)
-        }
-        Gate::MaxAccuracyDrop => {
-            worst(Measure::Accuracy, &|change| drop(change.change, change.change_interval)).ok_or_else(probe)
-        }
-        Gate::MaxCorrelationDrop => worst(Measure::Spearman, &|change| drop(change.change, change.change_interval))
-            .ok_or_else(|| "there is no file of pairs among the tasks".to_owned()),
+        Gate::MinAgreement => worst(Measure::Accuracy, &agreement),
+        Gate::MaxAccuracyDrop => worst(Measure::Accuracy, &change),
+        Gate::MaxCorrelationDrop => worst(Measure::Spearman, &change),
         Gate::MinNeighbours => match &score.vectors.neighbours {
             Some(neighbours) => Ok(Estimate { value: neighbours.overlap, interval: neighbours.interval }),
             None => Err(format!("10 neighbours among {} texts say nothing; give 12 or more", score.vectors.texts)),
@@ -153,4 +150,146 @@ fn unmeasured(what: &str, gates: &[Gate]) -> String {
 fn drop(change: f64, interval: Option<Interval>) -> Estimate {
     let interval = interval.map(|Interval { low, high, level }| Interval { low: -high, high: -low, level });
     Estimate { value: -change, interval }
+}
+
+#[cfg(test)]
+mod tests {
+    use quench_metrics::Summary;
+    use quench_quantize::recipe::{Gates, LanguageGates};
+
+    use super::*;
+    use crate::{
+        ImageAccuracy, ImageScore, ModelScore, NeighbourScore, Perplexity, SentenceScore, TaskScore, VectorScore, check,
+    };
+
+    const AROUND: Option<Interval> = Some(Interval { low: -0.03, high: 0.01, level: 0.95 });
+
+    fn images() -> Measured {
+        let accuracy = ImageAccuracy { top_1: 0.8, top_1_interval: None, top_5: Some(0.99) };
+        let score = ImageScore {
+            name: "int4".into(),
+            accuracy: ImageAccuracy { top_1: 0.79, ..accuracy },
+            change: -0.01,
+            change_interval: AROUND,
+            agreement: 0.9,
+            agreement_interval: None,
+            kl: Summary { n: 100, mean: 0.05, median: 0.01, p99: 0.6 },
+            kl_interval: None,
+        };
+        Measured::Images(ImageComparison { classes: 10, images: 100, dense: accuracy, candidates: vec![score] })
+    }
+
+    /// Two files of pairs, and two probes unless there is to be none.
+    fn sentences(probes: bool, texts: usize) -> Measured {
+        let task = |(name, measure): (&str, Measure)| TaskScore {
+            name: name.into(),
+            measure,
+            n: 100,
+            score: 0.8,
+            interval: None,
+        };
+        let change = |change: f64, agreement| TaskChange {
+            score: 0.8 + change,
+            change,
+            change_interval: AROUND,
+            agreement,
+            agreement_interval: None,
+        };
+        let mut tasks =
+            vec![(("stsb", Measure::Spearman), change(-0.02, None)), (("ws", Measure::Spearman), change(-0.01, None))];
+        if probes {
+            tasks.push((("sst2", Measure::Accuracy), change(0.03, Some(0.95))));
+            tasks.push((("trec", Measure::Accuracy), change(0.01, Some(0.97))));
+        }
+        let neighbours = NeighbourScore { overlap: 0.7, interval: None, beyond_chance: 0.69 };
+        let neighbours = (texts >= 12).then_some(neighbours);
+        let vectors = VectorScore { texts, cosine: 0.99, cosine_interval: None, neighbours };
+        let (names, changes): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+        Measured::Sentences(SentenceComparison {
+            tasks: names.into_iter().map(task).collect(),
+            candidates: vec![SentenceScore { name: "int4".into(), tasks: changes, vectors }],
+        })
+    }
+
+    fn texts() -> Measured {
+        let dense = Perplexity { windows: 1, tokens: 2, nll: 0.0, perplexity: 1.0, interval: None };
+        let dense = ModelScore { total: dense, languages: Default::default() };
+        Measured::Texts(Comparison { dense, candidates: Vec::new() })
+    }
+
+    #[test]
+    fn every_kind_measures_its_own_gates() {
+        let (images, sentences, pairs) = (images(), sentences(true, 100), sentences(false, 11));
+        for (measured, gate, expected) in [
+            (&images, Gate::MaxKl, Ok(0.05)),
+            (&images, Gate::MinAgreement, Ok(0.9)),
+            (&images, Gate::MaxAccuracyDrop, Ok(0.01)),
+            (&images, Gate::MaxCorrelationDrop, Err("an evaluation on images does not measure it; it serves max_kl")),
+            (&images, Gate::MaxPerplexityIncrease, Err("an evaluation on images does not measure it")),
+            (&sentences, Gate::MaxAccuracyDrop, Ok(-0.01)),
+            (&sentences, Gate::MinAgreement, Ok(0.95)),
+            (&sentences, Gate::MaxCorrelationDrop, Ok(0.02)),
+            (&sentences, Gate::MinNeighbours, Ok(0.7)),
+            (&sentences, Gate::MaxKl, Err("an evaluation on sentences does not measure it; it serves max_correlation")),
+            (&pairs, Gate::MaxAccuracyDrop, Err("there is no probe among the tasks")),
+            (&pairs, Gate::MinNeighbours, Err("10 neighbours among 11 texts")),
+            (&texts(), Gate::MaxKl, Err("the dense model was evaluated alone")),
+        ] {
+            match (measured.measure(gate, None), expected) {
+                (Ok(found), Ok(expected)) => assert!((found.value - expected).abs() < 1e-12, "{gate}: {found:?}"),
+                (Err(found), Err(expected)) => assert!(found.starts_with(expected), "{gate}: {found}"),
+                (found, expected) => panic!("{} {gate}: {found:?}, expected {expected:?}", measured.kind()),
+            }
+        }
+        let interval = images.measure(Gate::MaxAccuracyDrop, None).unwrap().interval.unwrap();
+        assert_eq!((interval.low, interval.high), (-0.01, 0.03));
+    }
+
+    #[test]
+    fn gates_say_why_they_fail() {
+        let gates: Gates = serde_json::from_str(
+            r#"{"max_perplexity_increase": 0.02, "max_accuracy_drop": 0.02, "max_correlation_drop": 0.5,
+                "min_neighbours": 0.7, "languages": {"de": {"max_kl": 1}}}"#,
+        )
+        .unwrap();
+        assert_eq!(gates.languages["de"], LanguageGates { max_kl: Some(1.0), ..LanguageGates::default() });
+        let verdicts = |measured: &Measured| -> Vec<bool> {
+            check(&gates, Some(measured), 1.0).iter().map(|result| result.passed).collect()
+        };
+        assert_eq!(verdicts(&images()), [false, true, false, false, false]);
+        assert_eq!(verdicts(&sentences(true, 12)), [false, true, true, true, false]);
+        let results = check(&gates, Some(&images()), 1.0);
+        assert_eq!(
+            results[0].to_string(),
+            "max_perplexity_increase: not evaluated, an evaluation on images does not measure it; it serves max_kl, \
+             min_agreement, max_accuracy_drop, limit 0.02: failed"
+        );
+        assert_eq!(
+            results[1].to_string(),
+            "max_accuracy_drop: 0.0100, limit 0.02: passed (not conclusive: the limit is inside the interval)"
+        );
+        assert!(results[4].to_string().contains("max_kl de: not evaluated, images are not evaluated by language"));
+        let text = serde_json::to_string(&results).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<crate::GateResult>>(&text).unwrap(), results);
+    }
+
+    #[test]
+    fn json_names_the_kind() {
+        for measured in [texts(), images(), sentences(true, 100), sentences(false, 3)] {
+            let text = serde_json::to_string(&measured).unwrap();
+            assert!(text.starts_with(&format!(r#"{{"kind":"{}","#, measured.kind())), "{text}");
+            assert_eq!(serde_json::from_str::<Measured>(&text).unwrap(), measured);
+            let table = measured.table();
+            for block in table.split("\n\n") {
+                let lengths: Vec<usize> = block.lines().map(|line| line.chars().count()).collect();
+                assert!(lengths.iter().all(|length| *length == lengths[0]), "{table}");
+            }
+        }
+        let table = images().table();
+        assert!(table.contains("| int4  |    100 | 79.00 % | 99.00 % | -1.00 % | -3.00 % to +1.00 % |"), "{table}");
+        let table = sentences(true, 100).table();
+        assert!(table.contains("| sst2 | int4  | accuracy | 100 | 0.8300 | +0.0300 |"), "{table}");
+        assert!(table.contains("|     95.00 % |"), "{table}");
+        assert!(table.contains("| int4    |   100 |     0.99000 |            70.00 % |"), "{table}");
+    }
 }

@@ -158,3 +158,58 @@ fn labelled(path: &Path) -> Result<Vec<(usize, String, i64)>, EvalError> {
     }
     Ok(statements)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
+        folder
+    }
+
+    const TRAIN: (&str, &str) = ("train_4.tsv", "sentence\tlabel\nbad \t-1\nworse\t-1\nok\t0\nbest\t5\n");
+
+    #[test]
+    fn a_folder_is_read() {
+        let folder = folder(&[TRAIN, ("test.tsv", "x"), ("dev.tsv", "sentence\tlabel\r\nbad\t-1\r\n\r\ngood\t5\r\n")]);
+        let read = Statements::read(folder.path()).unwrap();
+        assert_eq!(read.labels, [-1, 0, 5]);
+        assert_eq!((read.train.len(), read.len(), read.every(3).train.len(), read.every(3).len()), (4, 2, 2, 1));
+        assert_eq!(read.texts(), ["bad", "worse", "ok", "best", "good"]);
+        let vectors = Tensor::<2>::from_floats([[-3.0], [-3.5], [0.0], [3.0], [2.5]], &Device::flex());
+        let answers = read.answers(&vectors);
+        assert_eq!(answers, [Answer { class: 0, right: true }, Answer { class: 2, right: true }]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let dev = |text| ("dev.tsv", text);
+        for (files, expected) in [
+            (vec![TRAIN], "neither dev.tsv nor test.tsv"),
+            (vec![dev("sentence\tlabel\na\t0\n")], "0 files train*.tsv instead of one"),
+            (vec![TRAIN, ("train_8.tsv", ""), dev("")], "2 files train*.tsv instead of one"),
+            (vec![TRAIN, dev("sentence\tlabel\n")], "dev.tsv has no text"),
+            (vec![TRAIN, dev("a\t0\n")], "dev.tsv: line 1 must be the head `sentence<TAB>label`, found `a<TAB>0`"),
+            (
+                vec![TRAIN, dev("sentence\tlabel\n\na\tb\t0\n")],
+                "dev.tsv: line 3 must be a text and an integer, found 3",
+            ),
+            (vec![TRAIN, dev("sentence\tlabel\na\t0.5\n")], "dev.tsv: line 2 must be a text and an integer, found the"),
+            (vec![TRAIN, dev("sentence\tlabel\na\t7\n")], "train_4.tsv, found the label 7"),
+            (vec![("train.tsv", "sentence\tlabel\na\t1\n"), dev("")], "1 labels in "),
+        ] {
+            let folder = folder(&files);
+            let message = Statements::read(folder.path()).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&folder.path().display().to_string()) && message.contains(expected),
+                "{message}"
+            );
+        }
+    }
+}

@@ -373,3 +373,131 @@ pub(crate) fn read(path: &Path) -> Result<String, EvalError> {
     let text = fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    /// Pairs of numbers that are judged by their distance, and texts that are judged by their sign.
+    fn tasks(folder: &Path, count: usize) -> Vec<Task> {
+        let at = |index: usize| ((index * 37 % count) as f64 / count as f64 - 0.5) * 3.0;
+        let pairs: String = (0..count)
+            .map(|index| {
+                let (a, b) = (at(index), at(index + 1));
+                format!("{a:.4}\t{b:.4}\t{}\n", -(a - b).abs())
+            })
+            .collect();
+        let labelled = |shift: f64| -> String {
+            let line = |index| format!("{:.4}\t{}\n", at(index) + shift, u8::from(at(index) + shift > 0.0));
+            ["sentence\tlabel\n".to_owned()].into_iter().chain((0..count).map(line)).collect()
+        };
+        let (probe, file): (PathBuf, PathBuf) = (folder.join("signs"), folder.join("distances.txt"));
+        fs::create_dir(&probe).unwrap();
+        fs::write(&file, pairs).unwrap();
+        fs::write(probe.join("train.tsv"), labelled(0.0)).unwrap();
+        fs::write(probe.join("dev.tsv"), labelled(0.02)).unwrap();
+        [file, probe].iter().map(|path| Task::read(path).unwrap()).collect()
+    }
+
+    /// The point on a circle that a text names by its angle, with some noise.
+    fn embed(task: &Task, noise: f64) -> Tensor<2> {
+        let device = Device::flex();
+        device.seed(7);
+        let rows: Vec<Tensor<1>> = task
+            .texts()
+            .iter()
+            .map(|text| {
+                let (sin, cos) = text.parse::<f32>().unwrap().sin_cos();
+                Tensor::from_floats([cos, sin], &device)
+            })
+            .collect();
+        let x: Tensor<2> = Tensor::stack(rows, 0);
+        let random = Tensor::random(x.dims(), Distribution::Normal(0.0, 1.0), &device);
+        x + random * noise
+    }
+
+    #[test]
+    fn a_model_equals_itself_and_its_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = tasks(folder.path(), 60);
+        assert_eq!(tasks.iter().map(Task::name).collect::<Vec<_>>(), ["distances", "signs"]);
+        let dense: Vec<Tensor<2>> = tasks.iter().map(|task| embed(task, 0.0)).collect();
+        let (sin, cos) = 1.0f32.sin_cos();
+        let rotation = Tensor::<2>::from_floats([[cos, sin], [-sin, cos]], &Device::flex()) * 3.0;
+        let rotated = dense.iter().map(|x| x.clone().matmul(rotation.clone())).collect();
+        let candidates = [("same".to_owned(), dense.clone()), ("rotated".to_owned(), rotated)];
+        let comparison = SentenceComparison::new(&tasks, &dense, &candidates, &Bootstrap::default()).unwrap();
+        assert_eq!((comparison.tasks[0].n, comparison.tasks[1].n), (60, 60));
+        // The nearer two angles are, the larger their cosine.
+        assert!((comparison.tasks[0].score - 1.0).abs() < 1e-3, "{}", comparison.tasks[0].score);
+        assert!(comparison.tasks[1].score > 0.9, "{}", comparison.tasks[1].score);
+        assert_eq!(tasks[1].score(&dense[1]).unwrap(), comparison.tasks[1].score);
+        for (candidate, cosine) in comparison.candidates.iter().zip([1.0, f64::from(cos)]) {
+            let changes: Vec<f64> = candidate.tasks.iter().map(|task| task.change).collect();
+            assert!(changes.iter().all(|change| change.abs() < 1e-3), "{} {changes:?}", candidate.name);
+            assert!((candidate.vectors.cosine - cosine).abs() < 1e-5, "{:?}", candidate.vectors);
+            let neighbours = candidate.vectors.neighbours.unwrap();
+            assert!(neighbours.overlap > 0.99 && neighbours.beyond_chance > 0.99, "{} {neighbours:?}", candidate.name);
+        }
+        let same = &comparison.candidates[0];
+        assert_eq!((same.tasks[1].agreement, same.vectors.neighbours.unwrap().overlap), (Some(1.0), 1.0));
+        let zero = same.tasks[0].change_interval.unwrap();
+        assert_eq!((zero.low, zero.high), (0.0, 0.0));
+        // Only the texts of pairs are compared.
+        assert_eq!(same.vectors.texts, tasks[0].texts().len());
+    }
+
+    #[test]
+    fn noise_costs_something_and_unrelated_vectors_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = tasks(folder.path(), 90);
+        let dense: Vec<Tensor<2>> = tasks.iter().map(|task| embed(task, 0.0)).collect();
+        let noisy = |noise| tasks.iter().map(|task| embed(task, noise)).collect::<Vec<_>>();
+        let candidates = [("noisy".to_owned(), noisy(0.05)), ("unrelated".to_owned(), noisy(1000.0))];
+        let comparison = SentenceComparison::new(&tasks, &dense, &candidates, &Bootstrap::default()).unwrap();
+        let [noisy, unrelated] = &comparison.candidates[..] else { panic!("two candidates") };
+        let overlap = |score: &SentenceScore| score.vectors.neighbours.unwrap();
+        assert!((0.3..0.9).contains(&overlap(noisy).overlap), "{:?}", noisy.vectors);
+        assert!(overlap(unrelated).beyond_chance.abs() < 0.05, "{:?}", unrelated.vectors);
+        assert!(noisy.tasks[0].change < 0.0 && noisy.tasks[0].change > -0.2, "{:?}", noisy.tasks);
+        assert!(unrelated.tasks[0].change < -0.7, "{:?}", unrelated.tasks);
+        let interval = unrelated.tasks[0].change_interval.unwrap();
+        assert!(interval.low < unrelated.tasks[0].change && unrelated.tasks[0].change < interval.high);
+    }
+
+    #[test]
+    fn probes_alone_and_few_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = tasks(folder.path(), 40);
+        let probe = [tasks[1].clone()];
+        let dense = [embed(&probe[0], 0.0)];
+        let candidates = [("same".to_owned(), dense.to_vec())];
+        let comparison = SentenceComparison::new(&probe, &dense, &candidates, &Bootstrap::default()).unwrap();
+        assert_eq!(comparison.candidates[0].vectors.texts, probe[0].texts().len());
+        let few = [tasks[0].every(8)];
+        let dense = [embed(&few[0], 0.0)];
+        let candidates = [("same".to_owned(), dense.to_vec())];
+        let comparison = SentenceComparison::new(&few, &dense, &candidates, &Bootstrap::default()).unwrap();
+        assert_eq!((comparison.tasks[0].n, comparison.candidates[0].vectors.neighbours), (5, None));
+    }
+
+    #[test]
+    fn a_vector_without_direction_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = tasks(folder.path(), 20).remove(0);
+        let good = embed(&task, 0.0);
+        let text = task.texts()[3].to_owned();
+        for bad in [0.0, f32::NAN] {
+            let bad = good.clone().slice_fill([3..4], bad);
+            let candidates = [("int2".to_owned(), vec![bad])];
+            let tasks = std::slice::from_ref(&task);
+            let error = SentenceComparison::new(tasks, std::slice::from_ref(&good), &candidates, &Bootstrap::default());
+            let expected = format!("int2: its vector of {text:?} in distances is zero or not finite");
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        }
+    }
+}

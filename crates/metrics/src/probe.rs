@@ -16,8 +16,8 @@ use crate::host;
 /// [`L2`](Self::L2) always, so that no held-out vectors are needed to choose it. `J` has one smallest value, and it is
 /// followed with L-BFGS until its gradient is shorter than 1e-7.
 ///
-/// Source: Conneau and Kiela 2018, "SentEval" (`docs/references.md#senteval`); Liu and Nocedal 1989, "On the limited
-/// memory BFGS method for large scale optimization".
+/// Source: Conneau and Kiela 2018, "SentEval" (`docs/references.md#senteval`); Liu and Nocedal 1989
+/// (`docs/references.md#lbfgs`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
     mean: Vec<f64>,
@@ -201,4 +201,97 @@ fn minimum(mut x: Vec<f64>, function: impl Fn(&[f64], &mut [f64]) -> f64) -> Vec
         (x, value, gradient) = (next, next_value, next_gradient);
     }
     x
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, TensorData};
+
+    use super::*;
+
+    fn matrix(values: Vec<f32>, width: usize) -> Tensor<2> {
+        let rows = values.len() / width;
+        Tensor::from_data(TensorData::new(values, [rows, width]), &Device::flex())
+    }
+
+    /// One feature, −1 and 1, each with its class: `W = (−w, w)` with `λ w = 1 / (1 + exp(2 w))`, and no bias.
+    #[test]
+    fn two_classes_by_hand() {
+        let probe = Probe::fit(matrix(vec![4.0, 6.0, 4.0, 6.0], 1), &[0, 1, 0, 1], 2);
+        let w = probe.weights[2];
+        assert!((Probe::L2 * w - 1.0 / (1.0 + (2.0 * w).exp())).abs() < 1e-6, "{w}");
+        assert!((probe.weights[0] + w).abs() < 1e-6 && probe.weights[1].abs() < 1e-6, "{:?}", probe.weights);
+        assert_eq!(probe.predict(matrix(vec![-100.0, 4.9, 5.1, 7.0], 1)), [0, 0, 1, 1]);
+    }
+
+    /// Features that say nothing leave the shares of the classes: `softmax(b)`.
+    #[test]
+    fn without_features_the_frequent_class_wins() {
+        let probe = Probe::fit(matrix(vec![3.0; 10], 2), &[2, 2, 2, 0, 1], 3);
+        assert_eq!(probe.scale, [0.0, 0.0]);
+        let odds: Vec<f64> = probe.weights.chunks(3).map(|row| row[2].exp()).collect();
+        for (odd, share) in odds.iter().zip([0.2, 0.2, 0.6]) {
+            assert!((odd / odds.iter().sum::<f64>() - share).abs() < 1e-6, "{odds:?}");
+        }
+        assert_eq!(probe.predict(matrix(vec![3.0, -8.0], 2)), [2]);
+    }
+
+    #[test]
+    fn units_and_offsets_do_not_matter() {
+        let device = Device::flex();
+        device.seed(5);
+        let x: Tensor<2> = Tensor::random([200, 7], Distribution::Normal(0.0, 1.0), &device);
+        let classes: Vec<usize> = host::floats(x.clone().slice([0..200, 0..3]).argmax(1).float())
+            .into_iter()
+            .map(|class| class as usize)
+            .collect();
+        let probe = Probe::fit(x.clone(), &classes, 3);
+        let right = probe.predict(x.clone()).iter().zip(&classes).filter(|(a, b)| a == b).count();
+        assert!(right > 180, "{right} of 200");
+        let units = matrix(vec![1.0, 100.0, 0.01, 1.0, 3.0, 1.0, 7.0], 7);
+        let moved = x * units + 5.0;
+        let other = Probe::fit(moved.clone(), &classes, 3);
+        let distance = probe.weights.iter().zip(&other.weights).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(distance < 1e-3, "{distance}");
+        assert_eq!(other, Probe::fit(moved, &classes, 3));
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_objective() {
+        let z: Vec<f32> = (0..33).map(|i| (i as f32 * 1.7).sin()).collect(); // [3, 11]
+        let weights: Vec<f64> = (0..24).map(|i| (f64::from(i) * 0.9).cos()).collect();
+        let at = |weights: &[f64]| objective(weights, &z, &[1, 0, 1], 11, &mut [0.0; 24]);
+        let mut gradient = [0.0; 24];
+        objective(&weights, &z, &[1, 0, 1], 11, &mut gradient);
+        for index in 0..24 {
+            let moved = |by: f64| {
+                let mut weights = weights.clone();
+                weights[index] += by;
+                at(&weights)
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((slope - gradient[index]).abs() < 1e-8, "{index}: {slope} {}", gradient[index]);
+        }
+    }
+
+    /// `Σ c_i (x_i − i)² / 2` with `c` from 1 to 10,000.
+    #[test]
+    fn a_narrow_valley_is_followed_to_its_end() {
+        let curvature = |i: usize| 10f64.powf(4.0 * i as f64 / 29.0);
+        let found = minimum(vec![0.0; 30], |x, gradient| {
+            for (i, (x, gradient)) in x.iter().zip(gradient).enumerate() {
+                *gradient = curvature(i) * (x - i as f64);
+            }
+            x.iter().enumerate().map(|(i, x)| 0.5 * curvature(i) * (x - i as f64).powi(2)).sum()
+        });
+        for (i, x) in found.iter().enumerate() {
+            assert!((x - i as f64).abs() < 1e-6, "{i}: {x}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "every label must be below 2")]
+    fn labels_are_classes() {
+        Probe::fit(matrix(vec![1.0, 2.0], 1), &[0, 2], 2);
+    }
 }

@@ -200,6 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn any_statistic_has_an_interval() {
+        let sequences: Vec<Total> = (0..30).map(|i| Total { sum: f64::from(i * i), n: 1 }).collect();
+        let bootstrap = Bootstrap::default();
+        let mean = |drawn: &[usize]| drawn.iter().map(|i| (i * i) as f64).sum::<f64>() / drawn.len() as f64;
+        assert_eq!(bootstrap.interval(30, |drawn| Some(mean(drawn))), bootstrap.mean(&sequences));
+        let largest = bootstrap.interval(30, |drawn| drawn.iter().max().map(|i| *i as f64)).unwrap();
+        assert!(largest.low > 20.0 && largest.high == 29.0, "{largest:?}");
+        assert_eq!(bootstrap.interval(1, |_| Some(1.0)), None);
+        assert_eq!(bootstrap.interval(30, |_| None), None);
+    }
+
+    #[test]
     fn same_seed_same_interval() {
         let sequences: Vec<Total> = (0..30).map(|i| Total { sum: f64::from(i * i), n: 5 }).collect();
         let of = |seed| Bootstrap { seed, ..Bootstrap::default() }.mean(&sequences).unwrap();

@@ -111,3 +111,128 @@ fn blocks(points: usize) -> impl Iterator<Item = Range<usize>> {
     let step = ((1 << 23) / points).max(1);
     (0..points).step_by(step).map(move |start| start..(start + step).min(points))
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, TensorData};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn points(values: Vec<f32>, width: usize) -> Tensor<2> {
+        let rows = values.len() / width;
+        Tensor::from_data(TensorData::new(values, [rows, width]), &Device::flex())
+    }
+
+    fn random(rows: usize, width: usize, seed: u64) -> Tensor<2> {
+        let device = Device::flex();
+        device.seed(seed);
+        Tensor::random([rows, width], Distribution::Normal(0.0, 1.0), &device)
+    }
+
+    fn mean(shares: &[f32]) -> f64 {
+        shares.iter().map(|share| f64::from(*share)).sum::<f64>() / shares.len() as f64
+    }
+
+    #[test]
+    fn known_cosines() {
+        let a = points(vec![1.0, 0.0, 3.0, 4.0, 2.0, 2.0, 0.0, 0.0], 2);
+        let b = points(vec![0.0, 2.0, 3.0, 4.0, -1.0, 0.0, 1.0, 0.0], 2);
+        let found = cosines(a, b);
+        for (found, expected) in found.iter().zip([0.0, 1.0, -(0.5f32.sqrt())]) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        assert!(found[3].is_nan());
+    }
+
+    #[test]
+    fn neighbours_on_a_line() {
+        let line = points(vec![0.0, 1.0, 3.0, 7.0, 15.0], 1);
+        assert_eq!(Neighbours::of(line.clone(), 2).lists, [1, 2, 0, 2, 0, 1, 1, 2, 2, 3]);
+        // The last point moves to the front: it has new neighbours, and points 1 and 2 lose one.
+        let moved = points(vec![0.0, 1.0, 3.0, 7.0, -1.5], 1);
+        let moved = Neighbours::of(moved, 2);
+        assert_eq!(moved.lists, [1, 4, 0, 2, 0, 1, 1, 2, 0, 1]);
+        assert_eq!(Neighbours::of(line, 2).overlap(&moved), [0.5, 1.0, 1.0, 1.0, 0.0]);
+        assert_eq!(moved.chance(), 0.5);
+    }
+
+    #[test]
+    fn equal_points_go_by_index() {
+        let x = random(8, 5, 3);
+        let twice = Tensor::cat(vec![x.clone(), x.clone(), x], 0);
+        let neighbours = Neighbours::of(twice, 3);
+        for (point, list) in neighbours.lists.chunks(3).enumerate() {
+            let twins = [point % 8, point % 8 + 8, point % 8 + 16].map(|twin| twin as u32);
+            let twins: Vec<u32> = twins.into_iter().filter(|twin| *twin != point as u32).collect();
+            assert!(twins.iter().all(|twin| list.contains(twin)), "{point}: {list:?}");
+        }
+        let equal = Neighbours::of(points(vec![0.5; 12], 2), 2);
+        assert_eq!(equal.lists, [1, 2, 0, 2, 0, 1, 0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn rotation_scale_and_shift_keep_neighbours() {
+        let x = random(500, 2, 1);
+        let (sin, cos) = 0.7f32.sin_cos();
+        let rotation = points(vec![cos, sin, -sin, cos], 2);
+        let moved = x.clone().matmul(rotation) * 8.0 + 100.0;
+        let overlap = Neighbours::of(x, 10).overlap(&Neighbours::of(moved, 10));
+        // Only what is equally far within the rounding of the shift may change.
+        assert!(mean(&overlap) > 0.999, "{}", mean(&overlap));
+    }
+
+    /// Unrelated points share `k / (n − 1)`, as does one set in two orders; within 3 standard errors.
+    #[test]
+    fn unrelated_points_overlap_by_chance() {
+        let (x, y) = (random(1001, 16, 1), random(1001, 16, 2));
+        let a = Neighbours::of(x.clone(), 10);
+        assert_eq!(a.chance(), 0.01);
+        for other in [y, x.flip([0])] {
+            let found = mean(&a.overlap(&Neighbours::of(other, 10)));
+            // Hubs make neighbours of different points depend on each other: three times the binomial error.
+            assert!((found - 0.01).abs() < 3.0 * 3.0 * (0.01 * 0.99 / 10010.0f64).sqrt(), "{found}");
+            assert!(beyond_chance(found, a.chance()).abs() < 0.01);
+        }
+        assert_eq!((beyond_chance(1.0, 0.2), beyond_chance(0.2, 0.2)), (1.0, 0.0));
+    }
+
+    /// A point does not know of the block that its row is in.
+    #[test]
+    fn blocks_cover_the_points() {
+        for count in [2, 2897, 20_000] {
+            let parts: Vec<_> = blocks(count).collect();
+            assert_eq!(parts.iter().map(Range::len).sum::<usize>(), count);
+            assert!(parts.iter().all(|rows| rows.len() * count <= 1 << 23), "{count}");
+        }
+        // On a line of equal steps, everyone is between its neighbours.
+        let line = Neighbours::of(points((0..3000).map(|place| place as f32).collect(), 1), 2);
+        assert!((1..2999).all(|point| line.lists[2 * point..2 * point + 2] == [point as u32 - 1, point as u32 + 1]));
+    }
+
+    #[test]
+    #[should_panic(expected = "10 points have no 10 neighbours each")]
+    fn there_must_be_neighbours() {
+        Neighbours::of(random(10, 2, 1), 10);
+    }
+
+    proptest! {
+        /// What a sort of all distances gives, on whole numbers, which f32 computes exactly.
+        #[test]
+        fn agrees_with_a_sort(values in prop::collection::vec(-9i8..9, 8..90), k in 1usize..4) {
+            let values: Vec<f32> = values[..values.len() / 8 * 8].iter().map(|value| f32::from(*value)).collect();
+            // Each point and its mirror: the mean is 0, and so taken away exactly.
+            let values: Vec<f32> = values.iter().copied().chain(values.iter().map(|value| -value)).collect();
+            let rows: Vec<&[f32]> = values.chunks(2).collect();
+            let found = Neighbours::of(points(values.clone(), 2), k);
+            for (point, list) in found.lists.chunks(k).enumerate() {
+                let distance = |other: &[f32]| -> f32 { other.iter().zip(rows[point]).map(|(a, b)| (a - b).powi(2)).sum() };
+                let mut order: Vec<usize> = (0..rows.len()).filter(|other| *other != point).collect();
+                order.sort_by(|a, b| distance(rows[*a]).total_cmp(&distance(rows[*b])));
+                let mut expected: Vec<u32> = order[..k].iter().map(|index| *index as u32).collect();
+                expected.sort_unstable();
+                prop_assert_eq!(list, &expected[..]);
+            }
+        }
+    }
+}
