@@ -56,6 +56,6 @@ pub use encoder::{Encoder, EncoderConfig, Hidden, Sentences};
 pub use error::ModelError;
 pub use generate::ids;
 pub use images::Preparation;
-pub use resnet::{Layout, ResNet, ResNetConfig, Unit};
+pub use resnet::{FOLDED, Folded, Layout, ResNet, ResNetConfig, Unit};
 pub use rope::{Rope, RopeScaling};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -6,6 +6,9 @@ use crate::ModelError;
 use crate::fields::Fields;
 use crate::images::Preparation;
 
+/// The key of a configuration whose tensors are those of [`Folded`](super::Folded), with the value `true`.
+pub const FOLDED: &str = "folded";
+
 /// What a residual network is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResNetConfig {
@@ -21,6 +24,8 @@ pub struct ResNetConfig {
     pub classes: usize,
     /// The names of the classes, in order; empty where the configuration has none.
     pub labels: Vec<String>,
+    /// Whether batch norms are folded into the convolutions, which then have biases.
+    pub folded: bool,
     /// How images are made ready.
     pub input: Preparation,
 }
@@ -64,6 +69,7 @@ impl ResNetConfig {
             blocks: vec![blocks; 3],
             classes: 10,
             labels: Vec::new(),
+            folded: false,
             input: Preparation { size: [32, 32], ..Preparation::imagenet() },
         })
     }
@@ -85,12 +91,13 @@ impl ResNetConfig {
             blocks: blocks.to_vec(),
             classes: 1000,
             labels: Vec::new(),
+            folded: false,
             input: Preparation::imagenet(),
         })
     }
 
     /// Reads `config.json`: `model_type` is `resnet_cifar` or `resnet_torchvision`; `depth` and `num_classes` give the sizes,
-    /// `labels` and `input` (`size`, `mean`, `std`) may be absent.
+    /// `labels`, `folded` and `input` (`size`, `mean`, `std`) may be absent.
     ///
     /// # Errors
     ///
@@ -113,6 +120,7 @@ impl ResNetConfig {
             }
             config.labels = labels.into_iter().map(str::to_owned).collect();
         }
+        config.folded = fields.optional_flag(FOLDED)?.unwrap_or(false);
         if let Some(input) = fields.object("input")? {
             config.input = Preparation::read(&input)?;
         }
