@@ -220,6 +220,11 @@ impl ResNet {
         [&self.stem].into_iter().chain(self.blocks.iter().flat_map(Block::all))
     }
 
+    /// Where the tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// `x`: `[batch, 3, height, width]` → `[batch, classes]`.
     pub fn classify(&self, x: Tensor<4>) -> Tensor<2> {
         self.forward(x, &mut ()).squeeze_dim(1)
