@@ -1,14 +1,29 @@
-//! What a step of training takes in memory: a packed matrix is multiplied from both sides, and no dense one is ever made.
+//! What is in memory: a step of training makes no dense matrix, and a network read from a file takes little more than the file.
+
+#[path = "support/data.rs"]
+mod data;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use data::data;
+use quench::checkpoint::Writer;
 use quench::format::{Packed, Scales};
 use quench::kernels::{Activations, QTensor};
+use quench::models::{FOLDED, ResNet};
+use quench::nn::{Model, Section};
+use quench::quantize::{Finished, Journal, Recipe, run};
 
-/// Counts what is allocated, by all threads: this file has a single test.
+/// Counts what is allocated, by all threads.
 struct Counting;
+
+/// Whoever counts must be alone.
+static ALONE: Mutex<()> = Mutex::new(());
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
@@ -42,6 +57,7 @@ fn most(task: impl FnOnce()) -> usize {
 
 #[test]
 fn a_gradient_through_packed_matrices_makes_no_dense_one() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const SIZE: usize = 2048;
     const ROWS: usize = 4;
     let device = Device::flex().autodiff();
@@ -66,4 +82,72 @@ fn a_gradient_through_packed_matrices_makes_no_dense_one() {
         let decoded = most(|| step(&|x| x.matmul(w.dequantize().transpose())));
         assert!(decoded > dense, "{activations}: {decoded} bytes with matrices that are decoded");
     }
+}
+
+/// The layers that a run has finished.
+#[derive(Default)]
+struct Layers(Vec<Finished>);
+
+impl Journal for Layers {
+    fn record(
+        &mut self,
+        _: usize,
+        _: Section,
+        layers: &[Finished],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.extend_from_slice(layers);
+        Ok(())
+    }
+}
+
+/// A folder with the network of another one in 5 bits, norms folded; the bytes of its `.lsq` file.
+fn in_5_bits(from: &Path, to: &Path) -> usize {
+    let mut network = ResNet::open(from, &Device::flex()).unwrap();
+    network.fold().unwrap();
+    let recipe = "name = \"t\"\n[keep]\nembeddings = false\nhead = false\n[[rules]]\nlayers = \"*\"\ncode = \"slog5\"\n\
+        group = 64\nmethod = \"rtn\"\nsearch = \"absmax\"\n";
+    let plan = Recipe::from_toml(recipe).unwrap().plan(&network.layers()).unwrap();
+    let mut layers = Layers::default();
+    run(&mut network, &plan, &[], &mut layers, &mut |_| ControlFlow::Continue(())).unwrap();
+
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+    config[FOLDED] = true.into();
+    fs::write(to.join("config.json"), config.to_string()).unwrap();
+    let file = to.join("model.lsq");
+    let (source, mut writer) = (network.source(), Writer::lsq(&file));
+    for name in source.names() {
+        match layers.0.iter().find(|finished| name.strip_suffix(".weight") == Some(&finished.entry.layer)) {
+            Some(finished) => writer.packed(&finished.entry.layer, finished.packed.clone()).unwrap(),
+            None => writer.copy(source.as_ref(), name).unwrap(),
+        }
+    }
+    writer.finish().unwrap();
+    fs::metadata(file).unwrap().len() as usize
+}
+
+/// From the opening of the file to the class of an image, a network takes less than one and a half times its file, beside
+/// what one pass through a network that is loaded takes: activations, and the buffers of the products.
+#[test]
+fn a_network_takes_little_more_than_its_file() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(dense) = data("models/resnet56-cifar10") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = in_5_bits(&dense, folder.path());
+    let device = Device::flex();
+    let x = Tensor::<4>::ones([1, 3, 32, 32], &device);
+    let open = || {
+        let mut network = ResNet::open(folder.path(), &device).unwrap();
+        network.load_all().unwrap();
+        network
+    };
+    let classify = |network: &ResNet| assert_eq!(network.classify(x.clone()).into_data().num_elements(), 10);
+    let network = open();
+    classify(&network); // threads and their buffers
+    let pass = most(|| classify(&network));
+    drop(network);
+    let whole = most(|| classify(&open()));
+    let parameters = 855_770;
+    println!("{file} bytes of file, {pass} of a pass, {whole} in all");
+    assert!(file * 8 < parameters * 6, "{file} bytes are more than 6 bits a parameter");
+    assert!(whole < file * 3 / 2 + pass, "{whole} bytes for a file of {file} and activations of {pass}");
 }

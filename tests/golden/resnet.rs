@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use quench::checkpoint::{Dtype, Writer};
-use quench::models::{ResNet, ResNetConfig};
+use quench::checkpoint::{Dtype, Folder, Source, Writer};
+use quench::format::{Packed, Scales};
+use quench::models::{FOLDED, ResNet, ResNetConfig};
 use quench::nn::{Model, Role, Section};
 use quench::quantize::{Recipe, run};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{data, devices, error, first_device, values};
 
@@ -61,7 +63,7 @@ fn cifar_networks_have_their_known_accuracy() {
     }
 }
 
-/// Folding changes nothing that is computed, and what is folded survives a release.
+/// Folding changes nothing that is computed, is read again after a release, and is what a saved folder has.
 #[test]
 fn folded_batch_norms_change_nothing() {
     for (device_name, device) in devices() {
@@ -70,15 +72,59 @@ fn folded_batch_norms_change_nothing() {
             let dense = ResNet::open(&folder, &device).unwrap();
             let mut folded = dense.clone();
             folded.fold().unwrap();
+            folded.load_all().unwrap();
             for index in 0..folded.blocks() {
                 folded.release(Section::Block(index));
             }
             let x = Tensor::random([4, 3, 32, 32], Distribution::Normal(0.0, 1.0), &device);
-            let error = error(&values(folded.classify(x.clone())), &values(dense.classify(x)));
-            println!("{device_name} {name}: {error:.1e}");
-            assert!(error <= 1e-5, "{device_name} {name}: {error:.1e}");
+            let expected = values(dense.classify(x.clone()));
+            let found = error(&values(folded.classify(x.clone())), &expected);
+            println!("{device_name} {name}: {found:.1e}");
+            assert!(found <= 1e-5, "{device_name} {name}: {found:.1e}");
+
+            let saved = save_folded(&folder, &folded);
+            let again = ResNet::open(saved.path(), &device).unwrap();
+            assert!(again.config().folded && !again.source().names().iter().any(|name| name.contains("bn")));
+            assert_eq!(values(again.classify(x.clone())), values(folded.classify(x)), "{device_name} {name}");
         }
     }
+}
+
+/// A folder of the tensors of a folded network, with the configuration that says so.
+fn save_folded(folder: &Path, network: &ResNet) -> tempfile::TempDir {
+    let saved = tempfile::tempdir().unwrap();
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
+    config[FOLDED] = json!(true);
+    fs::write(saved.path().join("config.json"), config.to_string()).unwrap();
+    let mut writer = Writer::create(saved.path(), u64::MAX).unwrap();
+    for name in network.source().names() {
+        writer.copy(network.source().as_ref(), name).unwrap();
+    }
+    writer.finish().unwrap();
+    saved
+}
+
+/// Norms are folded before layers are packed.
+#[test]
+fn a_quantized_network_is_not_folded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, dense) = (ResNetConfig::cifar(20).unwrap(), data("models/resnet20-cifar10"));
+    let Some(dense) = dense.map(|path| Folder::open(path).unwrap()) else { return };
+    let mut writer = Writer::create(folder.path(), u64::MAX).unwrap();
+    for name in dense.names() {
+        if name == "layer1.0.conv1.weight" {
+            let (scheme, scales) = ("int8/row/f32".parse().unwrap(), Scales::Float(vec![0.01; 16]));
+            let packed = Packed::from_codes(scheme, [16, 144], &[130; 16 * 144], scales, None, None).unwrap();
+            writer.packed("layer1.0.conv1", packed).unwrap();
+        } else {
+            writer.copy(&dense, name).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    let source = Arc::new(Folder::open(folder.path()).unwrap());
+    let mut network = ResNet::new(config, source, &first_device().1).unwrap();
+    let message = network.fold().unwrap_err().to_string();
+    assert!(message.contains("layer1.0.conv1") && message.contains("fold the dense model"), "{message}");
 }
 
 /// Rounding and GPTQ run on convolutions; at 8 bits nearly every image keeps its class.

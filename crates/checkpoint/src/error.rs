@@ -35,7 +35,7 @@ pub enum CheckpointError {
 
     /// The folder has no weights in a layout known here.
     #[error(
-        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards, or model.lsq",
+        "no checkpoint in `{}`: expected model.safetensors, or model.safetensors.index.json and its shards, or model.lsq, or a PyTorch file (pytorch_model.bin, .pth, .th)",
         folder.display()
     )]
     NoCheckpoint {
@@ -43,14 +43,26 @@ pub enum CheckpointError {
         folder: PathBuf,
     },
 
-    /// The folder has pickled weights only, which are programs and are not run here.
+    /// The weights are pickled, and this build has no reader for that.
     #[error(
-        "`{}` is a pickled checkpoint, which this build of Quench does not read here: convert it with a build that has the feature `pytorch` (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
+        "`{}` is a pickled checkpoint, which this build of Quench does not read: convert it with a build that has the feature `pytorch` (`quench convert FILE model.safetensors --to safetensors`), or save the model as safetensors (in Python, `model.save_pretrained(folder)`), and try again",
         file.display()
     )]
     Pickled {
         /// The pickled file found.
         file: PathBuf,
+    },
+
+    /// The folder has several PyTorch files of any name.
+    #[error(
+        "`{}` is one of {count} PyTorch files in its folder: name the one that is meant, or leave only it there",
+        first.display()
+    )]
+    SeveralPickled {
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: PathBuf,
     },
 
     /// The index names a shard that is not in the folder.

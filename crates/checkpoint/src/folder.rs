@@ -1,4 +1,4 @@
-//! A checkpoint folder in the Hugging Face layout, one file or sharded, or with an `.lsq` file, or a single file.
+//! A checkpoint folder in the Hugging Face layout, one file or sharded, or with an `.lsq` or a PyTorch file, or a single file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use memmap2::MmapOptions;
 
-use crate::header::Header;
-use crate::index::{INDEX, WEIGHTS, read_index};
+use crate::header::{Container, Header, is_pickled};
+use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
 use crate::lsq::{self, LSQ_WEIGHTS, LsqError, Stored};
 use crate::manifest::Sha256Sum;
 use crate::source::{Source, TensorInfo, TensorView};
@@ -32,12 +32,16 @@ pub struct Folder {
 
 impl Folder {
     /// Opens `path`: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards, or with
-    /// `model.lsq`, or a single `.safetensors` or `.lsq` file. Only headers are read.
+    /// `model.lsq`, or with `pytorch_model.bin`, or with its index and shards, or with one file in `.pt`, `.pth` or `.th`; or
+    /// a single file of these kinds. Only headers are read.
     ///
-    /// Where a folder has several, the first of these is taken, as `transformers` does.
+    /// Where a folder has several, the first of these is taken, as `transformers` does. PyTorch files need the feature
+    /// `pytorch`. Their weights are the file's own dictionary, or the one under `state_dict`, `model_state_dict` or `model`;
+    /// where all names begin with `module.`, that is removed.
     ///
     /// Errors: a missing, truncated or over-long file, a header that is none, an index that disagrees with its shards, a
-    /// tensor that occurs twice, shards of two checkpoints, an unknown version of Quench's dialect; each names the file.
+    /// tensor that occurs twice, shards of two checkpoints, an unknown version of Quench's dialect, a pickle with an object
+    /// other than tensors, dictionaries, lists, numbers and texts; each names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let attributes =
@@ -45,23 +49,16 @@ impl Folder {
         if attributes.is_file() {
             return Self::open_file(path);
         }
-        let (weights, index, lsq) = (path.join(WEIGHTS), path.join(INDEX), path.join(LSQ_WEIGHTS));
-        if weights.exists() {
-            Self::gather(path, vec![Header::open(weights)?])
-        } else if index.exists() {
-            Self::open_sharded(path, &index)
-        } else if lsq.exists() {
-            Self::gather(path, vec![Header::open(lsq)?])
-        } else {
-            let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
-            Err(match pickled.map(|name| path.join(name)).into_iter().find(|file| file.exists()) {
-                Some(file) => CheckpointError::Pickled { file },
-                None => CheckpointError::NoCheckpoint { folder: path.to_path_buf() },
-            })
+        let known = [WEIGHTS, INDEX, LSQ_WEIGHTS, PICKLED_WEIGHTS, PICKLED_INDEX];
+        match known.into_iter().find(|name| path.join(name).exists()) {
+            Some(index @ (INDEX | PICKLED_INDEX)) => Self::open_sharded(path, &path.join(index)),
+            Some(weights) => Self::gather(path, vec![Header::open(path.join(weights))?]),
+            None => Self::gather(path, vec![Header::open(the_pickled_file(path)?)?]),
         }
     }
 
-    /// Opens one safetensors or `.lsq` file of any name. Errors as [`Folder::open`].
+    /// Opens one file of any name: PyTorch's by its ending (`.pth`, `.th`, `.pt`, `.bin`), else safetensors or `.lsq`. Errors
+    /// as [`Folder::open`].
     pub fn open_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         Self::gather(path, vec![Header::open(path.to_path_buf())?])
@@ -136,7 +133,7 @@ impl Folder {
 
     /// Whether the tensors lie in an `.lsq` file.
     pub fn is_lsq(&self) -> bool {
-        self.files.iter().any(|file| file.lsq)
+        self.files.iter().any(|file| matches!(file.container, Container::Lsq))
     }
 
     /// Reads every tensor once, so that each checksum on record is checked.
@@ -161,8 +158,13 @@ impl Source for Folder {
         let Some((file, verified)) = self.tensors.get(name) else {
             return Err(CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() });
         };
-        let Header { path, file, tensors, .. } = &self.files[*file];
+        let header = &self.files[*file];
+        let Header { path, file, tensors, .. } = header;
         let range = &tensors[name];
+        #[cfg(feature = "pytorch")]
+        if let Container::Pytorch(tensors) = &header.container {
+            return crate::pytorch::view(path, name, &range.info, &tensors[name]);
+        }
         let view = if range.len == 0 {
             // Nothing can be mapped at the end of a file.
             TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), Vec::new())?
@@ -212,6 +214,22 @@ impl Source for Folder {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The only file of a folder that has the ending of a PyTorch file.
+fn the_pickled_file(folder: &Path) -> Result<PathBuf, CheckpointError> {
+    let unreadable = |source| CheckpointError::Read { file: folder.to_path_buf(), source };
+    let entries = fs::read_dir(folder).map_err(unreadable)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    // What else a training leaves in `.bin`, its arguments for example, is no model.
+    let is_model = |path: &PathBuf| is_pickled(path) && path.extension().is_some_and(|ending| ending != "bin");
+    let mut files = paths.map_err(unreadable)?.into_iter().filter(is_model).collect::<Vec<_>>();
+    files.sort();
+    match files.len() {
+        0 => Err(CheckpointError::NoCheckpoint { folder: folder.to_path_buf() }),
+        1 => Ok(files.remove(0)),
+        count => Err(CheckpointError::SeveralPickled { count, first: files.remove(0) }),
     }
 }
 
@@ -308,8 +326,10 @@ mod tests {
     #[test]
     fn a_folder_without_weights_says_what_was_expected() {
         assert!(matches!(error(&folder(&[])), CheckpointError::NoCheckpoint { .. }));
-        let pickled = error(&folder(&[("pytorch_model.bin", b"")])).to_string();
-        assert!(pickled.contains("pytorch_model.bin") && pickled.contains("save_pretrained"), "{pickled}");
+        // Arguments of a training are no weights.
+        assert!(matches!(error(&folder(&[("training_args.bin", b"")])), CheckpointError::NoCheckpoint { .. }));
+        let several = error(&folder(&[("b.pth", b""), ("a.th", b"")])).to_string();
+        assert!(several.contains("a.th") && several.contains("2 PyTorch files"), "{several}");
         let absent = tempfile::tempdir().unwrap().path().join("absent");
         let error = Folder::open(&absent).unwrap_err();
         assert!(matches!(error, CheckpointError::Read { file, .. } if file == absent));

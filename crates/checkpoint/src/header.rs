@@ -1,4 +1,5 @@
-//! The header of one safetensors file, checked against the file's length; that of an `.lsq` file is in [`crate::lsq`].
+//! The header of one safetensors file, checked against the file's length; that of an `.lsq` file is in [`crate::lsq`], and
+//! what stands for one in a PyTorch file in `crate::pytorch`.
 //!
 //! ```text
 //! 8 bytes    n, little-endian
@@ -35,18 +36,35 @@ pub(crate) const METADATA_KEY: &str = "__metadata__";
 pub(crate) struct Header {
     pub path: Arc<Path>,
     pub file: File,
-    /// An `.lsq` file, else safetensors.
-    pub lsq: bool,
+    pub container: Container,
     pub tensors: BTreeMap<String, Range>,
     pub metadata: BTreeMap<String, String>,
     pub manifest: Manifest,
+}
+
+/// What kind of file it is.
+#[derive(Debug)]
+pub(crate) enum Container {
+    Safetensors,
+    Lsq,
+    /// The tensors by their names, read by the reader that found them.
+    #[cfg(feature = "pytorch")]
+    Pytorch(BTreeMap<String, pytorch_reader::Tensor>),
+}
+
+/// The endings of pickled checkpoints.
+pub(crate) const PICKLED: [&str; 4] = ["bin", "pt", "pth", "th"];
+
+/// Whether the name of a file is that of a pickled checkpoint.
+pub(crate) fn is_pickled(path: &Path) -> bool {
+    path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| PICKLED.contains(&ending))
 }
 
 /// Where a tensor lies in its file.
 #[derive(Debug)]
 pub(crate) struct Range {
     pub info: TensorInfo,
-    /// Bytes from the start of the file.
+    /// Bytes from the start of the file; 0 in a PyTorch file, whose reader knows.
     pub begin: u64,
     /// Length in bytes.
     pub len: u64,
@@ -55,13 +73,20 @@ pub(crate) struct Range {
 }
 
 impl Header {
-    /// Opens `path` and reads its header: that of an `.lsq` file by its name or its first bytes, else of a safetensors file.
+    /// Opens `path` and reads its header: that of a PyTorch file by its ending, that of an `.lsq` file by its name or its first
+    /// bytes, else that of a safetensors file.
     pub fn open(path: PathBuf) -> Result<Self, CheckpointError> {
         let unreadable = |source| CheckpointError::Read { file: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
         let attributes = file.metadata().map_err(unreadable)?;
         if attributes.is_dir() {
             return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+        }
+        if is_pickled(&path) {
+            #[cfg(feature = "pytorch")]
+            return crate::pytorch::read(path, file);
+            #[cfg(not(feature = "pytorch"))]
+            return Err(CheckpointError::Pickled { file: path });
         }
         let found = attributes.len();
         if is_lsq(&mut file, &path).map_err(unreadable)? {
@@ -96,7 +121,7 @@ impl Header {
             let reason = format!("it has a checksum for tensor `{name}`, which the file does not hold");
             return Err(CheckpointError::Manifest { file: path, reason });
         }
-        Ok(Self { path: path.into(), file, lsq: false, tensors, metadata, manifest })
+        Ok(Self { path: path.into(), file, container: Container::Safetensors, tensors, metadata, manifest })
     }
 }
 

@@ -14,6 +14,12 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// The index of a sharded folder.
 pub const INDEX: &str = "model.safetensors.index.json";
 
+/// The weights of a folder as `transformers` once saved them, not sharded.
+pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
+
+/// The index of such a folder, sharded.
+pub(crate) const PICKLED_INDEX: &str = "pytorch_model.bin.index.json";
+
 /// The name of shard `at` of `shards`, counted from 1, as `transformers` has it.
 pub(crate) fn shard_name(at: usize, shards: usize) -> String {
     match shards {

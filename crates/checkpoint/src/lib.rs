@@ -3,7 +3,7 @@
 //! | question | answer |
 //! | --- | --- |
 //! | what is in this folder? | [`Folder`], a [`Source`]: one file or shards, headers only until a tensor is asked for |
-//! | and in a PyTorch file? | `Pytorch`, a [`Source`] that runs no pickle (feature `pytorch`); [`open`] takes whatever a path is |
+//! | and in a PyTorch file? | [`Folder`] again, and no pickle is run (feature `pytorch`) |
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
@@ -58,7 +58,6 @@ mod index;
 pub mod lsq;
 mod manifest;
 pub mod native;
-mod open;
 #[cfg(feature = "pytorch")]
 mod pytorch;
 mod shard;
@@ -71,9 +70,6 @@ pub use file::{AtomicFile, write_atomically};
 pub use folder::Folder;
 pub use index::{INDEX, WEIGHTS};
 pub use manifest::{FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
-pub use open::open;
-#[cfg(feature = "pytorch")]
-pub use pytorch::Pytorch;
 pub use safetensors::Dtype;
 pub use source::{Source, TensorInfo, TensorView};
 pub use staging::Staging;

@@ -1,17 +1,20 @@
-//! PyTorch files (`.pth`, `.th`, `.pt`, `.bin`) as a [`Source`]: tensors by name, and nothing else.
+//! PyTorch files (`.pth`, `.th`, `.pt`, `.bin`): tensors by name, and nothing else.
 //!
 //! A pickle is a program. `pytorch-reader`, which is also what `burn-store` reads with, does not run it: it follows the few
 //! calls that make a tensor, and keeps of any other only the name. Here a file with such a call is refused as a whole.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use pytorch_reader::{DType, PickleValue, PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
 
-use crate::CheckpointError;
-use crate::source::{Source, TensorInfo, TensorView};
+use crate::header::{Container, Header, Range};
+use crate::lsq::Stored;
+use crate::source::{TensorInfo, TensorView};
+use crate::{CheckpointError, Manifest};
 
 /// Where training scripts keep the weights if other things lie beside them.
 const KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -22,92 +25,63 @@ const PARALLEL: &str = "module.";
 /// The type of a tensor in a pickle.
 const TENSOR: &str = "torch.Tensor";
 
-/// An open PyTorch file. Its tensors are read when they are asked for.
+/// What stands for a header: the names, types and shapes of the tensors that `torch.save` wrote into `file`.
 ///
-/// The weights are the file's own dictionary, or the one under `state_dict`, `model_state_dict` or `model`; numbers and texts
-/// beside them are left out. Where all names begin with `module.`, that is removed.
-#[derive(Debug)]
-pub struct Pytorch {
-    path: PathBuf,
-    tensors: BTreeMap<String, (TensorInfo, Tensor)>,
-    metadata: BTreeMap<String, String>,
+/// The weights are the file's own dictionary, or the one under `state_dict`, `model_state_dict` or `model`; whatever is beside
+/// them is left out. Where all names begin with `module.`, that is removed.
+///
+/// Errors: [`CheckpointError::Read`], and [`CheckpointError::Pickle`] for a file that is none, that holds an object other than
+/// tensors, dictionaries, lists, numbers and texts, or no tensor at all.
+pub(crate) fn read(path: PathBuf, file: File) -> Result<Header, CheckpointError> {
+    let refused = |reason: String| CheckpointError::Pickle { file: path.clone(), reason };
+    let failed = |error| match error {
+        PytorchError::Io(source) if is_of_the_system(&source) => CheckpointError::Read { file: path.clone(), source },
+        error => refused(error.to_string()),
+    };
+    let whole = PytorchReader::read_pickle_data(&path, None).map_err(failed)?;
+    if let Some((place, kind)) = object(&whole, "") {
+        return Err(refused(format!("`{place}` is an object of type {kind}, only tensors expected")));
+    }
+    let PickleValue::Dict(entries) = &whole else {
+        return Err(refused("it is no dictionary of tensors".to_owned()));
+    };
+    // Looked for first: there may be tensors beside it, such as the accuracy.
+    let reader = match KEYS.into_iter().find(|key| entries.get(*key).is_some_and(holds_tensors)) {
+        Some(key) => PytorchReader::with_top_level_key(&path, key),
+        None => PytorchReader::new(&path),
+    };
+    let found = reader.map_err(failed)?.into_tensors();
+    if found.is_empty() {
+        return Err(refused("it holds no tensors".to_owned()));
+    }
+    let prefix = if found.keys().all(|name| name.starts_with(PARALLEL)) { PARALLEL.len() } else { 0 };
+    let tensors: BTreeMap<String, Tensor> =
+        found.into_iter().map(|(name, tensor)| (name[prefix..].to_owned(), tensor)).collect();
+    let range = |tensor: &Tensor| {
+        let info = TensorInfo { dtype: dtype(tensor.dtype()), shape: tensor.shape().to_vec() };
+        Range { info, begin: 0, len: tensor.byte_len() as u64, stored: Stored::Plain }
+    };
+    Ok(Header {
+        tensors: tensors.iter().map(|(name, tensor)| (name.clone(), range(tensor))).collect(),
+        container: Container::Pytorch(tensors),
+        path: path.into(),
+        file,
+        metadata: BTreeMap::new(),
+        manifest: Manifest::default(),
+    })
 }
 
-impl Pytorch {
-    /// Opens a file that `torch.save` wrote.
-    ///
-    /// Errors: [`CheckpointError::Read`], and [`CheckpointError::Pickle`] for a file that is none, that holds an object other
-    /// than tensors, dictionaries, lists, numbers and texts, or no tensor at all.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let path = path.as_ref();
-        let refused = |reason: String| CheckpointError::Pickle { file: path.to_path_buf(), reason };
-        let failed = |error| match error {
-            PytorchError::Io(source) if is_of_the_system(&source) => {
-                CheckpointError::Read { file: path.to_path_buf(), source }
-            }
-            error => refused(error.to_string()),
-        };
-        let whole = PytorchReader::read_pickle_data(path, None).map_err(failed)?;
-        if let Some((place, kind)) = object(&whole, "") {
-            return Err(refused(format!("`{place}` is an object of type {kind}, only tensors expected")));
-        }
-        let PickleValue::Dict(entries) = &whole else {
-            return Err(refused("it is no dictionary of tensors".to_owned()));
-        };
-        let key = match entries.values().any(is_tensor) {
-            true => None,
-            false => KEYS.into_iter().find(|key| entries.get(*key).is_some_and(holds_tensors)),
-        };
-        let reader = match key {
-            Some(key) => PytorchReader::with_top_level_key(path, key),
-            None => PytorchReader::new(path),
-        };
-        let found = reader.map_err(failed)?.into_tensors();
-        if found.is_empty() {
-            return Err(refused("it holds no tensors".to_owned()));
-        }
-        let parallel = found.keys().all(|name| name.starts_with(PARALLEL));
-        let tensor = |(name, tensor): (String, Tensor)| {
-            let name = if parallel { name[PARALLEL.len()..].to_owned() } else { name };
-            let info = TensorInfo { dtype: dtype(tensor.dtype()), shape: tensor.shape().to_vec() };
-            (name, (info, tensor))
-        };
-        let tensors = found.into_iter().map(tensor).collect();
-        Ok(Self { path: path.to_path_buf(), tensors, metadata: BTreeMap::new() })
+/// One of the tensors that [`read`] found, read from its file.
+pub(crate) fn view(path: &Path, name: &str, info: &TensorInfo, tensor: &Tensor) -> Result<TensorView, CheckpointError> {
+    let mut bytes = tensor.read().map_err(|source| match is_of_the_system(&source) {
+        true => CheckpointError::Read { file: path.to_path_buf(), source },
+        false => CheckpointError::Pickle { file: path.to_path_buf(), reason: source.to_string() },
+    })?;
+    // The reader gives the numbers as the machine has them.
+    if cfg!(target_endian = "big") {
+        bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
     }
-}
-
-impl Source for Pytorch {
-    fn names(&self) -> Vec<&str> {
-        self.tensors.keys().map(String::as_str).collect()
-    }
-
-    fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.tensors.get(name).map(|(info, _)| info.clone())
-    }
-
-    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
-        let Some((TensorInfo { dtype, shape }, tensor)) = self.tensors.get(name) else {
-            return Err(CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() });
-        };
-        let mut bytes = tensor.read().map_err(|source| match is_of_the_system(&source) {
-            true => CheckpointError::Read { file: self.path.clone(), source },
-            false => CheckpointError::Pickle { file: self.path.clone(), reason: source.to_string() },
-        })?;
-        // The reader gives the numbers as the machine has them.
-        if cfg!(target_endian = "big") {
-            bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
-        }
-        TensorView::owned(&self.path, name, *dtype, shape.clone(), bytes)
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
+    TensorView::owned(path, name, info.dtype, info.shape.clone(), bytes)
 }
 
 /// Where the first object is that is neither a tensor nor plain data, and its type; by name, so that it is the same one in
@@ -161,7 +135,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::open;
+    use crate::{Folder, Source};
 
     /// The files of `fixtures/pickles.py`, which says what is in them.
     fn fixture(name: &str) -> PathBuf {
@@ -170,7 +144,7 @@ mod tests {
 
     #[test]
     fn tensors_are_read_by_name_in_their_own_types() {
-        let source = open(fixture("state.pth")).unwrap();
+        let source = Folder::open(fixture("state.pth")).unwrap();
         assert_eq!(source.names(), ["fc.steps", "fc.weight"]);
         assert_eq!(source.info("fc.weight"), Some(TensorInfo { dtype: Dtype::F32, shape: vec![2, 3] }));
         assert_eq!(source.tensor("fc.weight").unwrap().to_finite_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -181,9 +155,41 @@ mod tests {
 
     #[test]
     fn the_weights_are_found_beside_other_things_and_under_parallel_names() {
-        let source = open(fixture("nested.th")).unwrap();
+        let source = Folder::open(fixture("nested.th")).unwrap();
         assert_eq!(source.names(), ["fc.weight"]);
         assert_eq!(source.tensor("fc.weight").unwrap().to_finite_f32().unwrap(), [1.0, -2.0, 0.5, 0.0]);
+        assert_eq!((source.stored_bytes("fc.weight"), source.is_lsq()), (Some(8), false));
+
+        // As PyTorch saved until 1.5, with the accuracy as a tensor.
+        let source = Folder::open(fixture("legacy.th")).unwrap();
+        assert_eq!(source.names(), ["conv1.weight", "linear.weight"]);
+        assert_eq!(source.tensor("conv1.weight").unwrap().to_finite_f32().unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(source.tensor("linear.weight").unwrap().to_finite_f32().unwrap(), [-1.0, 0.5]);
+    }
+
+    #[test]
+    fn a_folder_has_its_weights_in_one_pytorch_file_or_in_shards() {
+        let index = br#"{"weight_map":{"fc.weight":"a.bin","fc.steps":"a.bin","conv1.weight":"b.bin"}}"#;
+        let cases: [(&[(&str, &str)], &[&str]); 3] = [
+            (&[("best.th", "nested.th")], &["fc.weight"]),
+            (&[("pytorch_model.bin", "state.pth"), ("optimizer.pt", "plain.pth")], &["fc.steps", "fc.weight"]),
+            (
+                &[("a.bin", "state.pth"), ("b.bin", "legacy.th")],
+                &["conv1.weight", "fc.steps", "fc.weight", "linear.weight"],
+            ),
+        ];
+        for (files, names) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            for (name, from) in files {
+                fs::copy(fixture(from), folder.path().join(name)).unwrap();
+            }
+            if files[0].0 == "a.bin" {
+                fs::write(folder.path().join("pytorch_model.bin.index.json"), index).unwrap();
+            }
+            let source = Folder::open(folder.path()).unwrap();
+            assert_eq!(source.names(), names);
+            source.verify().unwrap();
+        }
     }
 
     #[test]
@@ -191,12 +197,12 @@ mod tests {
         for (name, expected) in
             [("object.pth", &["`hook`", "system", "only tensors expected"][..]), ("plain.pth", &["holds no tensors"])]
         {
-            let error = Pytorch::open(fixture(name)).unwrap_err();
+            let error = Folder::open(fixture(name)).unwrap_err();
             let message = error.to_string();
             assert!(matches!(error, CheckpointError::Pickle { .. }), "{message}");
             assert!(message.contains(name) && expected.iter().all(|word| message.contains(word)), "{message}");
         }
-        assert!(matches!(Pytorch::open(fixture("absent.pth")), Err(CheckpointError::Read { .. })));
+        assert!(matches!(Folder::open(fixture("absent.pth")), Err(CheckpointError::Read { .. })));
     }
 
     #[test]
@@ -205,7 +211,7 @@ mod tests {
         let (file, good) = (folder.path().join("m.pth"), fs::read(fixture("state.pth")).unwrap());
         let exercise = |bytes: &[u8]| -> Result<(), CheckpointError> {
             fs::write(&file, bytes).unwrap();
-            let source = Pytorch::open(&file)?;
+            let source = Folder::open(&file)?;
             source.names().into_iter().try_for_each(|name| source.tensor(name).map(drop))
         };
         assert!(exercise(&good).is_ok());

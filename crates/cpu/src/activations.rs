@@ -18,13 +18,13 @@ pub enum Activations {
     /// where `t = 0` for integer codes and, for tables, the largest difference between a level and its neighbour on the
     /// grid of `max|level| / 127`. Serves integers of 2 to 6 and 8 bits and tables of up to 16 levels, in groups of a multiple
     /// of 16 columns; the rest is multiplied as with `F32`. A unit that multiplies matrices of bf16, where there is one,
-    /// takes over from 13 rows: it rounds input and weights to 8 significant bits, which is within the same bound and usually
-    /// closer.
+    /// takes over from 13 rows, for any code of up to 8 bits: it rounds input and weights to 8 significant bits, which is
+    /// within the same bound and usually closer.
     #[default]
     Int8,
     /// Rounded to bf16 (8 significant bits), summed in f32, where the machine multiplies bf16 and the code has 4 to 32
     /// levels, in groups of a multiple of 32 columns; levels are rounded to bf16 too (integers are exact). As with `F32`
-    /// elsewhere.
+    /// elsewhere, but for the unit, which serves any code of up to 8 bits from 5 rows.
     Bf16,
     /// As they are: `y` differs from the product with the decoded matrix by the rounding of f32 sums.
     F32,

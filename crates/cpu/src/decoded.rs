@@ -59,6 +59,9 @@ pub(crate) struct Decoder<'a> {
     levels: Kind,
 }
 
+/// Columns for which a scale serves at least.
+const HALF: usize = CHUNK / 2;
+
 enum Kind {
     /// Up to 16 levels.
     Table16([f32; 16]),
@@ -66,14 +69,14 @@ enum Kind {
     Table256(Box<[f32; 256]>),
     /// Integers around a center, or around zero points.
     Integer { center: f32 },
-    /// Codes of more than 8 bits, and groups that end within a chunk: one by one.
+    /// Codes of more than 8 bits, and groups that end within half a chunk: one by one.
     Single,
 }
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(weights: Weights<'a>) -> Self {
         let layout = weights.layout();
-        let whole = layout.groups() == 1 || layout.group.is_multiple_of(CHUNK);
+        let whole = layout.groups() == 1 || layout.group.is_multiple_of(HALF);
         let center = (1_u32 << (layout.bits - 1)) as f32;
         let levels = match weights.levels() {
             _ if layout.bits > 8 || !whole => Kind::Single,
@@ -170,16 +173,22 @@ impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
         let layout = decoder.weights.layout();
         let words = scale_words(layout.scale);
         let codes = &chunks::<BITS>(tile.codes)[first..];
-        let group = |c: usize| (first + c) * CHUNK / layout.group;
+        // Of the first and the second half of a chunk; beyond the last column it does not matter.
+        let groups = |c: usize| {
+            let last = layout.groups() - 1;
+            [0, HALF].map(|half| if last == 0 { 0 } else { (((first + c) * CHUNK + half) / layout.group).min(last) })
+        };
         macro_rules! decode {
-            ($group:ident, $codes:ident, $e:ident => $level:expr) => {
+            ($half:ident, $groups:ident, $codes:ident, $e:ident => $level:expr) => {
                 for (c, (codes, to)) in codes.iter().zip(to).enumerate() {
                     for line in codes {
                         simd.prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
                     }
-                    let $group = if layout.groups() == 1 { 0 } else { group(c) };
-                    let scale = simd.scales(layout.scale, &tile.scales[$group * words..][..words]);
+                    let $groups = groups(c);
+                    let scales = $groups.map(|group| simd.scales(layout.scale, &tile.scales[group * words..][..words]));
                     each_step!(S_ => {
+                        let $half = const { S_ * STEP / HALF };
+                        let scale = scales[$half];
                         let $codes = step::<S, BITS>(simd, codes, S_);
                         to.put(simd, S_, decode!(@ $e $level, scale; 0 1 2 3));
                     });
@@ -196,17 +205,19 @@ impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
         match &decoder.levels {
             Kind::Table16(levels) => {
                 let table = simd.table(levels);
-                decode!(_group, codes, E => simd.level(table, codes, E));
+                decode!(_half, _groups, codes, E => simd.level(table, codes, E));
             }
-            Kind::Table256(levels) => decode!(_group, codes, E => simd.gather(levels, codes, E)),
+            Kind::Table256(levels) => decode!(_half, _groups, codes, E => simd.gather(levels, codes, E)),
             Kind::Integer { center } => match tile.zeros {
                 None => {
                     let center = simd.splat(*center);
-                    decode!(_group, codes, E => simd.sub(simd.column(codes, E), center));
+                    decode!(_half, _groups, codes, E => simd.sub(simd.column(codes, E), center));
                 }
                 Some(zeros) => {
                     let zeros = zeros.as_chunks::<4>().0;
-                    decode!(group, codes, E => simd.sub(simd.column(codes, E), simd.zeros(&zeros[group])));
+                    decode!(half, groups, codes, E => {
+                        simd.sub(simd.column(codes, E), simd.zeros(&zeros[groups[half]]))
+                    });
                 }
             },
             Kind::Single => decoder.singly(tile, first, to),

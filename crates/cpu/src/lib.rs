@@ -1,8 +1,8 @@
 //! Products of packed matrices on the CPU, which never write the dense matrix.
 //!
 //! A matrix comes in tiles of sixteen rows ([`quench_format::tiles`]); [`matmul`] multiplies by it from either side,
-//! [`decode`] and [`select`] write it out, whole or by rows; [`dense`] is for the few matrices that stay dense. Slices in,
-//! slices out: no Burn here.
+//! [`decode`] and [`select`] write it out, whole or by rows; [`convolve`] multiplies by it what a window sees of an image;
+//! [`dense`] is for the few matrices that stay dense. Slices in, slices out: no Burn here.
 //!
 //! # Numerics
 //!
@@ -24,6 +24,7 @@
 #![expect(clippy::needless_range_loop, reason = "arrays are registers here, and such loops are unrolled")]
 
 mod activations;
+mod convolve;
 mod decoded;
 mod dense;
 mod input;
@@ -38,6 +39,7 @@ mod unpack;
 mod weights;
 
 pub use activations::Activations;
+pub use convolve::{Images, Window, convolve};
 pub use dense::{DENSE_ROWS, Dense, dense};
 pub use isa::Isa;
 pub use product::{Side, decode, matmul, select};

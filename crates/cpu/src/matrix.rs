@@ -4,17 +4,17 @@
 //! f32 for the whole row. With a scale for every 32 columns an integer unit would gain nothing: taking its sums out of the
 //! tile registers that often costs as much as the vector units need for the whole product.
 
+use crate::Activations;
 use crate::input::Strip;
 use crate::isa::{Block, MatrixTiles};
-use crate::weights::Route;
 
 /// Rows from which the unit is faster than vectors.
-pub(crate) fn rows_from(route: Route) -> usize {
-    match route {
-        Route::Int8 { .. } => 13,
-        Route::Pairs => 5,
+pub(crate) fn rows_from(activations: Activations) -> usize {
+    match activations {
+        Activations::Int8 => 13,
+        Activations::Bf16 => 5,
         // It does not multiply f32.
-        Route::Decoded => usize::MAX,
+        Activations::F32 => usize::MAX,
     }
 }
 

@@ -120,7 +120,7 @@ impl Job for Matmul<'_> {
             }
         };
         if let Some(unit) = simd.matrix()
-            && rows >= matrix::rows_from(w.route(activations))
+            && rows >= matrix::rows_from(w.activations(activations))
         {
             return matrix(simd, unit, w, x, rows, y);
         }

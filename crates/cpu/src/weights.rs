@@ -101,13 +101,10 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The numerics that a product has where these are asked for.
+    /// The numerics that bound the error of a product where these are asked for: of codes of more than 8 bits, which halves
+    /// do not hold, always those of f32.
     pub fn activations(&self, asked: Activations) -> Activations {
-        match self.route(asked) {
-            Route::Int8 { .. } => Activations::Int8,
-            Route::Pairs => Activations::Bf16,
-            Route::Decoded => Activations::F32,
-        }
+        if self.layout.bits <= 8 { asked } else { Activations::F32 }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use quench_checkpoint::lsq::LSQ_WEIGHTS;
-use quench_checkpoint::{CheckpointError, Dtype, Source, Staging, Writer, Written, native, open, write_atomically};
+use quench_checkpoint::{CheckpointError, Dtype, Folder, Source, Staging, Writer, Written, native, write_atomically};
 use serde::Serialize;
 
 use crate::job::MAX_SHARD_BYTES;
@@ -91,8 +91,7 @@ impl Conversion {
     /// Whatever is wrong with the checkpoint; an output that exists, unless forced, or is the input, or has the name of
     /// another container; [`CheckpointError::Stopped`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Converted, JobError> {
-        let source = open(&self.from)?;
-        let source = source.as_ref();
+        let source = &Folder::open(&self.from)?;
         if let (Ok(from), Ok(to)) = (self.from.canonicalize(), self.to.canonicalize())
             && from == to
         {

@@ -1,4 +1,4 @@
-//! [`QTensor`], a packed matrix on a device, and its three operations: decode, matmul and row select.
+//! [`QTensor`], a packed matrix on a device, and its operations: decode, matmul, convolution and row select.
 //!
 //! [`QuantBackend`] is Burn's extension trait for them, implemented in `backends/`: Flex and NdArray by [`quench_cpu`],
 //! the Cube family by the kernels in `cube/`. What every backend is tested against is
@@ -16,13 +16,15 @@
 )]
 
 mod backends;
+mod convolve;
 #[cfg(feature = "cube")]
 mod cube;
 mod dense;
 mod ops;
 mod qtensor;
 
+pub use convolve::unfold;
 pub use dense::dense_matmul;
-pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};
+pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side, Window};
 pub use qtensor::QTensor;
 pub use quench_cpu::Isa;

@@ -5,9 +5,10 @@ use burn::backend::{Backend, ExtensionType, backend_extension};
 #[cfg(feature = "cube")]
 use burn::tensor::{DType, Shape};
 
-pub use quench_cpu::{Activations, Side};
+pub use quench_cpu::{Activations, Side, Window};
 pub use quench_format::tiles::Layout;
 
+use crate::convolve::convolve;
 use crate::dense::dense;
 
 /// A packed matrix `W` `[out, in]` as one backend holds it: in tiles of sixteen rows ([`quench_format::tiles`]).
@@ -78,6 +79,21 @@ pub trait QuantBackend: Backend {
     /// The rows of `W` named by `rows` `[n]`: `[n, in]`, f32.
     #[fusion(dtype = DType::F32, shape = Shape::from([rows[0], w.layout.shape[1]]))]
     fn packed_select(rows: IntTensor<Self>, #[extension_type] w: PackedParts<Self>) -> FloatTensor<Self>;
+
+    /// `W ⋆ x + b`, where a row of `W` is a kernel over all channels.
+    ///
+    /// - `x`: `[batch, channels, height, width]` of any float dtype, which the result has too
+    /// - `bias`: `[out]`
+    /// - returns `[batch, out, output height, output width]`
+    #[fusion(default)]
+    fn packed_convolve(
+        x: FloatTensor<Self>,
+        #[extension_type] w: PackedParts<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self> {
+        convolve::<Self>(x, w, bias, &window)
+    }
 
     /// `x · Wᵀ` for a dense matrix: `x` `[rows, in]`, `w` `[out, in]`, the product in the dtype of `x`.
     #[fusion(default)]

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use quench_format::tiles::{ROWS, Tiles};
 use quench_format::{Code, FloatKind, Group, Packed, Scales, Scheme};
 
-use crate::ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side};
+use crate::ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side, Window};
 
 /// A packed matrix `W` `[out, in]` on a device: codes, scales, and what else its [`Scheme`] needs.
 ///
@@ -190,6 +190,29 @@ impl QTensor {
         let x = Dispatch::float_reshape(x.into_dispatch(), Shape::from([rows, expected]));
         let y = <Dispatch as QuantBackend>::packed_matmul(x, self.parts(), side); // [rows, columns]
         Tensor::from_dispatch(Dispatch::float_reshape(y, Shape::from(dims)))
+    }
+
+    /// `y = W ⋆ x + b`, where a row of `W` is a kernel over all channels: `[out, channels · kernel height · kernel width]`.
+    ///
+    /// - `x`: `[batch, channels, height, width]`
+    /// - `bias`: `[out]`; zeros if not given
+    /// - returns `[batch, out, output height, output width]` in the float dtype of `x`
+    ///
+    /// On Flex and NdArray the image is unfolded in parts that stay in a cache, elsewhere as a whole ([`unfold`]).
+    ///
+    /// # Panics
+    ///
+    /// If the channels of `x` or the bias do not fit, or the padded image is smaller than the kernel.
+    ///
+    /// [`unfold`]: crate::unfold
+    pub fn convolve(&self, x: Tensor<4>, bias: Option<Tensor<1>>, window: &Window) -> Tensor<4> {
+        let ([out, columns], [_, channels, ..]) = (self.shape, x.dims());
+        let kernel: usize = window.kernel.iter().product();
+        assert_eq!(columns, channels * kernel, "x {:?} does not fit a packed matrix {:?}", x.dims(), self.shape);
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([out], (&x.device(), DType::F32)));
+        assert_eq!(bias.dims(), [out], "a packed matrix {:?} needs one bias per row", self.shape);
+        let (x, bias) = (x.into_dispatch(), bias.into_dispatch());
+        Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_convolve(x, self.parts(), bias, *window))
     }
 
     /// The rows of `W` named by `rows` `[n]`, `[n, in]`, f32: an embedding lookup. Only they are decoded.

@@ -87,6 +87,17 @@ pub enum ModelError {
         /// In the file.
         found: Vec<usize>,
     },
+    /// Batch norms cannot be folded any more.
+    #[error(
+        "{}: layer `{layer}` is quantized, so its batch norm cannot be folded into it: fold the dense model, then quantize it",
+        path.display()
+    )]
+    Packed {
+        /// The folder or file.
+        path: PathBuf,
+        /// The first packed layer.
+        layer: String,
+    },
     /// The tokenizer cannot be read, or fails on a text.
     #[error("{}: {message}", path.display())]
     Tokenizer {

@@ -58,6 +58,6 @@ pub use error::ModelError;
 pub use generate::ids;
 pub use images::{Preparation, image_files};
 pub use kind::Kind;
-pub use resnet::{Layout, ResNet, ResNetConfig, Unit};
+pub use resnet::{FOLDED, Folded, Layout, ResNet, ResNetConfig, Unit};
 pub use rope::{Rope, RopeScaling};
 pub use tokenizer::{TextStream, Tokenizer};

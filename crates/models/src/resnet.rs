@@ -15,14 +15,16 @@ use crate::load::{Layer, Loader, Order};
 
 mod config;
 mod convolution;
+mod folded;
 
 pub(crate) use config::MODEL_TYPES;
-pub use config::{Layout, ResNetConfig, Unit};
+pub use config::{FOLDED, Layout, ResNetConfig, Unit};
 use convolution::Convolution;
+pub use folded::Folded;
 
 /// A residual network.
 ///
-/// Every convolution is followed by a batch norm in inference form, kept apart or [folded](ResNet::fold) into it. The
+/// Every convolution is followed by a batch norm in inference form, kept apart or folded into it ([`Folded`]). The
 /// convolution before the first block is the network's `Embedding` section: plans leave it dense unless told otherwise.
 ///
 /// Source: He et al. 2016, "Deep residual learning for image recognition".
@@ -30,6 +32,7 @@ use convolution::Convolution;
 pub struct ResNet {
     config: Arc<ResNetConfig>,
     source: Arc<dyn Source>,
+    device: Device,
     stem: Convolution,
     blocks: Vec<Block>,
     head_site: String,
@@ -73,7 +76,7 @@ impl Block {
         let strided = |window: Window, stride| Window { stride: [stride; 2], ..window };
         let (one, three) = (Window::square(1), Window { padding: [1; 2], ..Window::square(3) });
         let make = |number: usize, shape: [usize; 2], window: Window| {
-            Convolution::new(loader, &format!("conv{number}"), &format!("bn{number}"), shape, window)
+            Convolution::new(loader, config.folded, [&format!("conv{number}"), &format!("bn{number}")], shape, window)
         };
         let convolutions = match config.unit {
             Unit::Basic => {
@@ -90,7 +93,8 @@ impl Block {
             Layout::Cifar => Shortcut::Pad { stride, channels: (output - input) / 2 },
             Layout::Torchvision => {
                 let loader = loader.at("downsample");
-                let projection = Convolution::new(&loader, "0", "1", [output, input], strided(one, stride))?;
+                let projection =
+                    Convolution::new(&loader, config.folded, ["0", "1"], [output, input], strided(one, stride))?;
                 Shortcut::Project(Box::new(projection))
             }
         };
@@ -138,7 +142,8 @@ impl Block {
 }
 
 impl ResNet {
-    /// Opens a folder of `config.json` and safetensors; the tensors have the names that torch gives them.
+    /// Opens a folder of `config.json` and weights of any kind that [`Folder`] reads; the tensors have the names that torch
+    /// gives them.
     ///
     /// # Errors
     ///
@@ -161,7 +166,7 @@ impl ResNet {
             Layout::Cifar => Window { padding: [1; 2], ..Window::square(3) },
             Layout::Torchvision => Window { padding: [3; 2], stride: [2; 2], ..Window::square(7) },
         };
-        let stem = Convolution::new(&root, "conv1", "bn1", [channels, 3], window)?;
+        let stem = Convolution::new(&root, config.folded, ["conv1", "bn1"], [channels, 3], window)?;
         let mut blocks = Vec::new();
         for (stage, (width, count)) in config.widths.iter().zip(&config.blocks).enumerate() {
             for place in 0..*count {
@@ -178,7 +183,8 @@ impl ResNet {
         };
         let head_site = format!("{name}.input");
         let head = root.linear(name, [config.classes, channels], true, &head_site)?;
-        Ok(Self { config: Arc::new(config), stem, blocks, head_site, head, source })
+        let device = device.clone();
+        Ok(Self { config: Arc::new(config), stem, blocks, head_site, head, source, device })
     }
 
     /// What the network is made of.
@@ -191,24 +197,33 @@ impl ResNet {
         &self.source
     }
 
-    /// Folds every batch norm into the dense convolution before it, which changes nothing of what is computed; a packed
-    /// convolution keeps its norm.
-    ///
-    /// ```text
-    /// s = γ / √(v + ε)        W ← s ⊙ W        b ← β − s · m
-    /// ```
-    ///
-    /// Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
-    /// inference", section 3.2.
+    /// Opens the network's source again with its batch norms folded into the convolutions ([`Folded`]), which changes nothing
+    /// of what is computed. A network whose norms are folded stays as it is.
     ///
     /// # Errors
     ///
-    /// If a weight cannot be read or is not finite, naming it.
-    pub fn fold(&mut self) -> Result<(), LoadError> {
-        self.load_all()?;
-        self.stem.fold();
-        self.blocks.iter_mut().flat_map(Block::all_mut).for_each(Convolution::fold);
+    /// As [`Folded::new`].
+    pub fn fold(&mut self) -> Result<(), ModelError> {
+        if !self.config.folded {
+            let source = Folded::new(self)?;
+            let config = ResNetConfig { folded: true, ..(*self.config).clone() };
+            *self = Self::new(config, Arc::new(source), &self.device)?;
+        }
         Ok(())
+    }
+
+    /// The names of each convolution and of the norm after it.
+    fn norms(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.convolutions().filter_map(|convolution| Some((convolution.info.name.as_str(), convolution.norm()?)))
+    }
+
+    fn convolutions(&self) -> impl Iterator<Item = &Convolution> {
+        [&self.stem].into_iter().chain(self.blocks.iter().flat_map(Block::all))
+    }
+
+    /// Where the tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// `x`: `[batch, 3, height, width]` → `[batch, classes]`.
@@ -224,8 +239,7 @@ impl Model for ResNet {
     type Carry = Tensor<4>;
 
     fn layers(&self) -> Vec<LayerInfo> {
-        let convolutions = [&self.stem].into_iter().chain(self.blocks.iter().flat_map(Block::all));
-        convolutions.map(|convolution| &convolution.info).chain([&self.head.info]).cloned().collect()
+        self.convolutions().map(|convolution| &convolution.info).chain([&self.head.info]).cloned().collect()
     }
 
     fn blocks(&self) -> usize {

@@ -1,80 +1,12 @@
 //! [`Conv2d`]: a convolution over a weight that may be packed.
 
 use burn::module::{Module, Param};
-use burn::tensor::ops::{ConvOptions, PadMode};
-use burn::tensor::{Slice, Tensor};
+use burn::tensor::Tensor;
+use burn::tensor::ops::ConvOptions;
+use quench_kernels::Window;
 
 use crate::Weight;
 use crate::weight::in_f32;
-
-/// How a convolution goes over an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Window {
-    /// `[height, width]` of the kernel.
-    pub kernel: [usize; 2],
-    /// Pixels from one position to the next.
-    pub stride: [usize; 2],
-    /// Zeros on either side.
-    pub padding: [usize; 2],
-    /// Pixels from one element of the kernel to the next.
-    pub dilation: [usize; 2],
-}
-
-impl Window {
-    /// A square kernel with stride 1 and neither padding nor dilation.
-    pub fn square(kernel: usize) -> Self {
-        Self { kernel: [kernel; 2], stride: [1; 2], padding: [0; 2], dilation: [1; 2] }
-    }
-
-    /// `[height, width]` of the output for an image `[height, width]`.
-    ///
-    /// ```text
-    /// ⌊(size + 2 · padding − dilation · (kernel − 1) − 1) / stride⌋ + 1
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If the padded image is smaller than the kernel.
-    pub fn output(&self, image: [usize; 2]) -> [usize; 2] {
-        std::array::from_fn(|axis| {
-            let size = image[axis] + 2 * self.padding[axis];
-            let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
-            assert!(reach <= size, "an image {image:?} is smaller than the kernel of {self:?}");
-            (size - reach) / self.stride[axis] + 1
-        })
-    }
-
-    /// What each position of the window sees, one row of a matrix each (im2col).
-    ///
-    /// - `x`: `[batch, channels, height, width]`
-    /// - returns `[batch · positions, channels · kernel height · kernel width]`, positions row by row
-    ///
-    /// A convolution is the product of this with its weight. Built from slices, so every backend has it and its gradient.
-    ///
-    /// # Panics
-    ///
-    /// If the padded image is smaller than the kernel.
-    pub fn unfold(&self, x: Tensor<4>) -> Tensor<2> {
-        let [batch, channels, height, width] = x.dims();
-        let [rows, columns] = self.output([height, width]);
-        let [kh, kw] = self.kernel;
-        let x = match self.padding {
-            [0, 0] => x,
-            [h, w] => x.pad([(h, h), (w, w)], PadMode::Constant(0.0)),
-        };
-        let along = |axis: usize, at: usize, positions: usize| {
-            let (first, stride) = (at * self.dilation[axis], self.stride[axis]);
-            let last = first + (positions - 1) * stride;
-            Slice::new(first as isize, Some(last as isize + 1), stride as isize)
-        };
-        let seen = (0..kh * kw).map(|k| {
-            let part = [Slice::full(), Slice::full(), along(0, k / kw, rows), along(1, k % kw, columns)];
-            x.clone().slice(part) // [batch, channels, rows, columns]
-        });
-        let seen: Tensor<5> = Tensor::stack(seen.collect(), 2); // [batch, channels, kh · kw, rows, columns]
-        seen.permute([0, 3, 4, 1, 2]).reshape([batch * rows * columns, channels * kh * kw])
-    }
-}
 
 /// A convolution, `y = W ⋆ x + b`, over a dense or packed weight.
 #[derive(Module, Debug)]
@@ -111,20 +43,20 @@ impl Conv2d {
 
     /// `x`: `[batch, in, height, width]` → `[batch, out, output height, output width]`.
     ///
-    /// A packed weight is multiplied with the unfolded image, [`Window::unfold`]; one of several groups is decoded first.
+    /// A packed weight is multiplied with what the window sees, [`QTensor::convolve`](quench_kernels::QTensor::convolve); one of
+    /// several groups is decoded first.
     ///
     /// # Panics
     ///
     /// If `x` has other channels than the weight, naming both, or is smaller than the kernel.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let ([batch, channels, height, width], [out, columns]) = (x.dims(), self.weight.shape());
+        let ([batch, channels, ..], [out, columns]) = (x.dims(), self.weight.shape());
         let [kh, kw] = self.window.kernel;
         let expected = columns / (kh * kw) * self.groups;
         assert_eq!(channels, expected, "x {:?} does not fit a convolution of {expected} channels", x.dims());
         match &self.weight {
-            Weight::Quantized(_) if self.groups == 1 && batch > 0 => {
-                let output = self.window.output([height, width]);
-                self.multiply(self.window.unfold(x), batch, output)
+            Weight::Quantized(w) if self.groups == 1 && batch > 0 => {
+                w.convolve(x, self.bias.as_ref().map(Param::val), &self.window)
             }
             weight => {
                 let w = in_f32(weight.val()).reshape([out, columns / (kh * kw), kh, kw]);
@@ -135,7 +67,7 @@ impl Conv2d {
         }
     }
 
-    /// The rest of [`forward`](Self::forward) after [`Window::unfold`], for a convolution of one group.
+    /// The rest of [`forward`](Self::forward) after [`unfold`](quench_kernels::unfold), for a convolution of one group.
     ///
     /// - `rows`: `[batch · positions, in · kernel]`
     /// - `output`: `[height, width]` of the output

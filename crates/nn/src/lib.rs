@@ -35,9 +35,10 @@ mod tap;
 mod testing;
 mod weight;
 
-pub use conv::{Conv2d, Window};
+pub use conv::Conv2d;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use model::{LayerInfo, LoadError, Model, Part, Role, Section};
+pub use quench_kernels::{Window, unfold};
 pub use tap::Tap;
 pub use weight::Weight;

@@ -10,7 +10,7 @@ use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as DtypeError;
 use serde::{Deserialize, Serialize};
 
-use crate::header::{Header, LONGEST_HEADER, Range, check_length};
+use crate::header::{Container, Header, LONGEST_HEADER, Range, check_length};
 use crate::lsq::{HEAD_BYTES, LSQ_VERSION, LsqError, MAGIC, Stored};
 use crate::manifest::{MANIFEST_KEY, Sha256Sum};
 use crate::native::{self, Piece};
@@ -120,7 +120,7 @@ pub(crate) fn read(path: &Path, mut file: File, found: u64) -> Result<Header, Ch
     check_length(path, end, found)?;
     let Parts { mut tensors, manifest } = parts;
     tensors.values_mut().for_each(|range| range.begin += data);
-    Ok(Header { path: path.into(), file, lsq: true, tensors, metadata: spelled.metadata, manifest })
+    Ok(Header { path: path.into(), file, container: Container::Lsq, tensors, metadata: spelled.metadata, manifest })
 }
 
 /// What was found so far, its ranges counted from the start of the data.

@@ -8,7 +8,7 @@ use burn::tensor::DType;
 use quench_cpu::Dense;
 
 use super::host::{self, HostBackend};
-use crate::ops::{PackedParts, QuantBackend, Side};
+use crate::ops::{PackedParts, QuantBackend, Side, Window};
 
 impl QuantBackend for Flex {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
@@ -21,6 +21,15 @@ impl QuantBackend for Flex {
 
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {
         host::select(rows, w)
+    }
+
+    fn packed_convolve(
+        x: FloatTensor<Self>,
+        w: PackedParts<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self> {
+        host::convolve(x, w, bias, &window)
     }
 
     fn dense_matmul(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {

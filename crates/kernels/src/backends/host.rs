@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, FloatDType, IntDType, TensorData};
-use quench_cpu::{DENSE_ROWS, Dense, Isa, Weights};
+use quench_cpu::{DENSE_ROWS, Dense, Images, Isa, Weights};
 
 use crate::dense::dense;
-use crate::ops::{Layout, Levels, Order, PackedParts, Side};
+use crate::ops::{Layout, Levels, Order, PackedParts, Side, Window};
 
 /// A backend whose tensors are in host memory.
 pub(crate) trait HostBackend: Backend {
@@ -57,6 +57,27 @@ pub(crate) fn matmul<B: HostBackend>(x: FloatTensor<B>, w: PackedParts<B>, side:
     let [_, columns] = side.columns(w.layout.shape);
     let y = quench_cpu::matmul(&Slices::new::<B>(&w).weights(), &B::f32s(&x), rows, side, w.activations, Isa::chosen());
     let y = B::float_from_data(TensorData::new(y, [rows, columns]), &device);
+    match dtype {
+        DType::F32 => y,
+        dtype => B::float_cast(y, FloatDType::from(dtype)),
+    }
+}
+
+/// `W ⋆ x + b`; `x` `[batch, channels, height, width]` of any float dtype, which the result has too.
+pub(crate) fn convolve<B: HostBackend>(
+    x: FloatTensor<B>,
+    w: PackedParts<B>,
+    bias: FloatTensor<B>,
+    window: &Window,
+) -> FloatTensor<B> {
+    let (dtype, device, shape) = (x.dtype(), x.device(), x.shape().dims::<4>());
+    let in_f32 = |x: FloatTensor<B>| if x.dtype() == DType::F32 { x } else { B::float_cast(x, FloatDType::F32) };
+    let (x, bias) = (in_f32(x), in_f32(bias));
+    let images = Images { values: &B::f32s(&x), shape };
+    let weights = Slices::new::<B>(&w);
+    let y = quench_cpu::convolve(&weights.weights(), &B::f32s(&bias), window, images, w.activations, Isa::chosen());
+    let [lines, places] = window.output([shape[2], shape[3]]);
+    let y = B::float_from_data(TensorData::new(y, [shape[0], w.layout.shape[0], lines, places]), &device);
     match dtype {
         DType::F32 => y,
         dtype => B::float_cast(y, FloatDType::from(dtype)),

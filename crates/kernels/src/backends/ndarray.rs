@@ -9,7 +9,7 @@ use burn_ndarray::NdArrayTensor;
 use super::host::{self, HostBackend};
 use quench_cpu::Dense;
 
-use crate::ops::{PackedParts, QuantBackend, Side};
+use crate::ops::{PackedParts, QuantBackend, Side, Window};
 
 impl QuantBackend for NdArray {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
@@ -22,6 +22,15 @@ impl QuantBackend for NdArray {
 
     fn packed_select(rows: IntTensor<Self>, w: PackedParts<Self>) -> FloatTensor<Self> {
         host::select(rows, w)
+    }
+
+    fn packed_convolve(
+        x: FloatTensor<Self>,
+        w: PackedParts<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self> {
+        host::convolve(x, w, bias, &window)
     }
 
     fn dense_matmul(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {

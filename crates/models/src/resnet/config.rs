@@ -9,6 +9,9 @@ use crate::images::Preparation;
 /// The `model_type` of a configuration, by layout.
 pub(crate) const MODEL_TYPES: [&str; 2] = ["resnet_cifar", "resnet_torchvision"];
 
+/// The key of a configuration whose tensors are those of [`Folded`](super::Folded), with the value `true`.
+pub const FOLDED: &str = "folded";
+
 /// What a residual network is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResNetConfig {
@@ -24,6 +27,8 @@ pub struct ResNetConfig {
     pub classes: usize,
     /// The names of the classes, in order; empty where the configuration has none.
     pub labels: Vec<String>,
+    /// Whether batch norms are folded into the convolutions, which then have biases.
+    pub folded: bool,
     /// How images are made ready.
     pub input: Preparation,
 }
@@ -67,6 +72,7 @@ impl ResNetConfig {
             blocks: vec![blocks; 3],
             classes: 10,
             labels: Vec::new(),
+            folded: false,
             input: Preparation { size: [32, 32], ..Preparation::imagenet() },
         })
     }
@@ -88,12 +94,13 @@ impl ResNetConfig {
             blocks: blocks.to_vec(),
             classes: 1000,
             labels: Vec::new(),
+            folded: false,
             input: Preparation::imagenet(),
         })
     }
 
     /// Reads `config.json`: `model_type` is `resnet_cifar` or `resnet_torchvision`; `depth` and `num_classes` give the sizes,
-    /// `labels` and `input` (`size`, `mean`, `std`) may be absent.
+    /// `labels`, `folded` and `input` (`size`, `mean`, `std`) may be absent.
     ///
     /// # Errors
     ///
@@ -115,6 +122,7 @@ impl ResNetConfig {
             }
             config.labels = labels.into_iter().map(str::to_owned).collect();
         }
+        config.folded = fields.optional_flag(FOLDED)?.unwrap_or(false);
         if let Some(input) = fields.object("input")? {
             config.input = Preparation::read(&input)?;
         }

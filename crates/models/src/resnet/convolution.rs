@@ -1,21 +1,21 @@
 //! A convolution with its name, its file, and the batch norm after it.
 
-use burn::module::Param;
 use burn::tensor::Tensor;
-use quench_nn::{Conv2d, LayerInfo, Part, Tap, Weight, Window};
+use quench_nn::{Conv2d, LayerInfo, Part, Tap, Window, unfold};
 
 use crate::ModelError;
-use crate::load::{Loader, Origin};
+use crate::load::{Loader, Origin, Stored};
 use crate::norm::Vector;
 
 /// Torch's, and that of both layouts.
-const EPS: f64 = 1e-5;
+pub(super) const EPS: f64 = 1e-5;
 
 /// `y = γ · (x − m) / √(v + ε) + β`, channel by channel, with the mean and variance of the training.
 ///
 /// Source: Ioffe and Szegedy 2015, "Batch normalization".
 #[derive(Clone)]
 struct BatchNorm {
+    name: String,
     weight: Vector,
     bias: Vector,
     mean: Vector,
@@ -26,6 +26,7 @@ impl BatchNorm {
     fn new(loader: &Loader<'_>, name: &str, channels: usize) -> Result<Self, ModelError> {
         let vector = |part: &str| Vector::new(loader, &format!("{name}.{part}"), channels);
         Ok(Self {
+            name: loader.site(name),
             weight: vector("weight")?,
             bias: vector("bias")?,
             mean: vector("running_mean")?,
@@ -51,29 +52,44 @@ impl BatchNorm {
     }
 }
 
-/// A convolution without bias, then a batch norm; once folded, a convolution with bias.
+/// A convolution without bias, then a batch norm; or, folded, a convolution with bias.
 #[derive(Clone)]
 pub(super) struct Convolution {
     pub(super) info: LayerInfo,
     origin: Origin,
     convolution: Conv2d,
-    norm: Option<BatchNorm>,
+    after: After,
+}
+
+/// What a convolution ends with.
+#[derive(Clone)]
+enum After {
+    Norm(Box<BatchNorm>),
+    /// Where the convolution's own bias is read.
+    Bias(Stored<1>),
 }
 
 impl Convolution {
+    /// - `folded`: the file has a bias instead of the norm
     /// - `shape`: `[out, in]` channels
     pub(super) fn new(
         loader: &Loader<'_>,
-        name: &str,
-        norm: &str,
+        folded: bool,
+        [name, norm]: [&str; 2],
         shape: [usize; 2],
         window: Window,
     ) -> Result<Self, ModelError> {
         let site = loader.site(&format!("{name}.input"));
         let (info, origin, weight) = loader.convolution(name, shape, window.kernel, &site)?;
+        let (bias, after) = if folded {
+            let stored = loader.vector(&format!("{name}.bias"), shape[0])?;
+            (Some(stored.lazy()), After::Bias(stored))
+        } else {
+            (None, After::Norm(Box::new(BatchNorm::new(loader, norm, shape[0])?)))
+        };
         // Not by `Conv2d::new`, which would read the weight to see its shape.
-        let convolution = Conv2d { weight, bias: None, window, groups: 1 };
-        Ok(Self { info, origin, convolution, norm: Some(BatchNorm::new(loader, norm, shape[0])?) })
+        let convolution = Conv2d { weight, bias, window, groups: 1 };
+        Ok(Self { info, origin, convolution, after })
     }
 
     /// `x`: `[batch, in, height, width]` → `[batch, out, output height, output width]`.
@@ -84,32 +100,32 @@ impl Convolution {
             let [batch, _, height, width] = x.dims();
             let window = &self.convolution.window;
             let output = window.output([height, width]);
-            let rows = tap.tap(&self.info.site, window.unfold(x));
+            let rows = tap.tap(&self.info.site, unfold(x, window));
             self.convolution.multiply(rows, batch, output)
         } else {
             self.convolution.forward(x)
         };
-        match &self.norm {
-            Some(norm) => norm.forward(y),
-            None => y,
+        match &self.after {
+            After::Norm(norm) => norm.forward(y),
+            After::Bias(_) => y,
         }
     }
 
-    /// Folds the norm into a dense weight.
-    pub(super) fn fold(&mut self) {
-        if let (Weight::Dense(_), Some(norm)) = (&self.convolution.weight, &self.norm) {
-            let [scale, shift] = norm.affine();
-            let channels = scale.dims()[0];
-            let part = self.origin.open(&self.info, &mut self.convolution.weight);
-            *part.weight = Weight::dense(part.weight.val() * scale.reshape([channels, 1]));
-            self.convolution.bias = Some(Param::from_tensor(shift));
-            self.norm = None;
+    /// The name of the norm, unless it is folded.
+    pub(super) fn norm(&self) -> Option<&str> {
+        match &self.after {
+            After::Norm(norm) => Some(&norm.name),
+            After::Bias(_) => None,
         }
     }
 
     pub(super) fn load(&mut self) -> Result<(), ModelError> {
         self.origin.load(&mut self.convolution.weight)?;
-        self.norm.as_mut().map_or(Ok(()), BatchNorm::load)
+        match (&mut self.after, &mut self.convolution.bias) {
+            (After::Norm(norm), _) => norm.load(),
+            (After::Bias(stored), Some(bias)) => stored.load(bias),
+            (After::Bias(_), None) => Ok(()),
+        }
     }
 
     pub(super) fn release(&mut self) {
