@@ -28,8 +28,12 @@ impl ModelScore {
 }
 
 impl Comparison {
-    /// One row per candidate for all texts, and one per candidate and language; KL in nats per token.
+    /// One row per candidate for all texts, and one per candidate and language; KL in nats per token. A model alone has the
+    /// table of its own.
     pub fn table(&self) -> String {
+        if self.candidates.is_empty() {
+            return self.dense.table();
+        }
         let row = |candidate: &str, text: &str, score: &Score| {
             vec![
                 candidate.to_owned(),
@@ -99,12 +103,20 @@ impl Comparison {
 const DENSE: &str = "dense";
 
 impl ImageComparison {
-    /// One row for the dense model, and one per candidate; KL in nats per image.
+    /// One row for the dense model, and one per candidate; KL in nats per image. A model alone has one row without a name.
     pub fn table(&self) -> String {
         let accuracy = |accuracy: &ImageAccuracy| {
             [percent(accuracy.top_1, false), accuracy.top_5.map_or_else(none, |top_5| percent(top_5, false))]
         };
         let [top_1, top_5] = accuracy(&self.dense);
+        if self.candidates.is_empty() {
+            let bounds = interval(self.dense.top_1_interval, |bound| percent(bound, false));
+            return table(
+                &["images", "top-1", "interval", "top-5"],
+                0,
+                &[vec![self.images.to_string(), top_1, bounds, top_5]],
+            );
+        }
         let mut rows = vec![vec![DENSE.to_owned(), self.images.to_string(), top_1, top_5]];
         rows[0].resize_with(10, none);
         rows.extend(self.candidates.iter().map(|score| {
@@ -130,7 +142,7 @@ impl ImageComparison {
 
 impl SentenceComparison {
     /// One row per task for the dense model and for each candidate; then, for candidates, how far their vectors are from
-    /// the dense model's.
+    /// the dense model's. A model alone has one row per task without its name.
     pub fn table(&self) -> String {
         let mut rows = Vec::new();
         for (index, task) in self.tasks.iter().enumerate() {
@@ -155,11 +167,13 @@ impl SentenceComparison {
                 rows.push(cells);
             }
         }
+        if self.candidates.is_empty() {
+            let own = |row: Vec<String>| [0, 2, 3, 4, 6].map(|cell| row[cell].clone()).to_vec();
+            let rows: Vec<_> = rows.into_iter().map(own).collect();
+            return table(&["task", "measure", "n", "score", "interval"], 2, &rows);
+        }
         let header = ["task", "model", "measure", "n", "score", "change", "interval", "agreement"];
         let tasks = table(&header, 3, &rows);
-        if self.candidates.is_empty() {
-            return tasks;
-        }
         let row = |candidate: &SentenceScore| {
             let vectors = &candidate.vectors;
             let [overlap, bounds, beyond] = vectors.neighbours.map_or_else(

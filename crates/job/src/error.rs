@@ -7,6 +7,7 @@ use quench_checkpoint::CheckpointError;
 use quench_eval::EvalError;
 use quench_models::{Kind, ModelError};
 use quench_quantize::QuantizeError;
+use quench_quantize::recipe::Transform;
 
 use crate::Container;
 
@@ -116,6 +117,14 @@ pub enum JobError {
         against: PathBuf,
         /// What that is.
         other: Kind,
+    },
+    /// The plan asks for a transform of something that the model has not.
+    #[error("the plan asks for {transform}, and {} has nothing that it applies to; take it out of `transforms`", .path.display())]
+    Transform {
+        /// The model.
+        path: PathBuf,
+        /// The transform.
+        transform: Transform,
     },
     /// Images are measured on one folder.
     #[error(

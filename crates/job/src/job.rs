@@ -108,12 +108,19 @@ impl Job {
         }
     }
 
-    fn plan_for(&self, model: &impl Model) -> Result<Plan, JobError> {
+    fn plan_for<M: Subject>(&self, model: &M) -> Result<Plan, JobError> {
         let layers = model.layers();
         let plan = match &self.plan {
             Some(plan) => plan.clone(),
-            None => self.recipe.plan(&layers)?,
+            None => {
+                let mut plan = self.recipe.plan(&layers)?;
+                plan.transforms.retain(|transform| M::TRANSFORMS.contains(transform));
+                plan
+            }
         };
+        if let Some(transform) = plan.transforms.iter().find(|transform| !M::TRANSFORMS.contains(transform)) {
+            return Err(JobError::Transform { path: self.model.clone(), transform: *transform });
+        }
         plan.check(&layers)?;
         Ok(plan)
     }
@@ -147,6 +154,7 @@ impl Job {
     fn run_as<M: Subject>(&self, dense: &Folder, observe: Observe<'_>) -> Result<Report, JobError> {
         let mut model = M::from_folder(&self.model, &self.device)?;
         let plan = self.plan_for(&model)?;
+        model.transform(&plan.transforms)?;
         let mut staging = self.staging()?;
         match self.run_in(&mut staging, dense, &mut model, plan, observe) {
             Ok(mut report) => {
@@ -206,6 +214,7 @@ impl Job {
         let mut direct_model = None;
         if let Some(direct) = direct.as_ref().filter(|_| tasks.is_some()) {
             let mut model = M::from_folder(&self.model, &self.device)?;
+            model.transform(&plan.transforms)?;
             let mut journal = DiskJournal::new(work.join("direct"));
             quantize(&mut model, direct, &inputs.batches, &mut journal, "quantize directly", observe)
                 .map_err(interrupted)?;
@@ -221,7 +230,7 @@ impl Job {
         seconds.evaluate = clock.elapsed().as_secs_f64();
 
         let sections = finished_sections(&journal, &plan, model)?;
-        let size = size(dense, &sections, &plan);
+        let size = size(dense, model.source().as_ref(), &sections, &plan);
         let gates = quench_eval::check(&self.recipe.gates, comparison.as_ref(), size.compression);
         let failed: Vec<String> = gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
         let verdict = match (gates.len(), failed.len()) {
@@ -233,7 +242,9 @@ impl Job {
         let clock = Instant::now();
         broken(observe(Step::Phase { name: "save", total: 1 }), &work)?;
         let save = Save {
-            dense,
+            folder: dense.path(),
+            dense: model.source().as_ref(),
+            marks: model.marks(),
             sections: &sections,
             recipe: &self.recipe,
             plan: &plan,
@@ -366,16 +377,18 @@ fn finished_sections(journal: &DiskJournal, plan: &Plan, model: &impl Model) -> 
     Ok(folders.map(Folder::open).collect::<Result<_, _>>()?)
 }
 
-fn size(dense: &Folder, sections: &[Folder], plan: &Plan) -> Size {
+/// - `dense`: the checkpoint as it was stored
+/// - `source`: the same, transformed: what stays dense is written as it is here
+fn size(dense: &Folder, source: &dyn Source, sections: &[Folder], plan: &Plan) -> Size {
     let (parameters, dense_bytes) = save::extent(dense);
     let packed_bytes: u64 = sections.iter().map(|section| save::extent(section).1).sum();
     let quantized = plan.layers.iter().filter(|layer| layer.treatment.is_some());
     let (mut weights, mut replaced) = (0, 0);
     for layer in quantized {
         weights += save::elements(&layer.shape);
-        replaced += dense.info(&format!("{}.weight", layer.name)).map_or(0, |info| save::bytes(&info));
+        replaced += source.info(&format!("{}.weight", layer.name)).map_or(0, |info| save::bytes(&info));
     }
-    let bytes = dense_bytes - replaced + packed_bytes;
+    let bytes = save::extent(source).1 - replaced + packed_bytes;
     Size {
         dense_bytes,
         bytes,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, native, write_atomically};
 use quench_quantize::{Ledger, Plan, Recipe};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::JobError;
 
@@ -33,8 +33,12 @@ const COMPANIONS: [&str; 12] = [
 
 /// What is written, and from where.
 pub(crate) struct Save<'a> {
-    /// The dense checkpoint.
-    pub(crate) dense: &'a Folder,
+    /// The folder of the dense checkpoint, for what lies beside the weights.
+    pub(crate) folder: &'a Path,
+    /// Its tensors, transformed.
+    pub(crate) dense: &'a dyn Source,
+    /// Keys of the configuration that say what was transformed.
+    pub(crate) marks: Vec<(&'static str, Value)>,
     /// The finished sections of the last stage, each with its packed layers.
     pub(crate) sections: &'a [Folder],
     pub(crate) recipe: &'a Recipe,
@@ -68,9 +72,8 @@ impl Save<'_> {
     }
 
     fn companions(&self, folder: &Path) -> Result<(), JobError> {
-        let from = self.dense.path();
-        for name in COMPANIONS.into_iter().filter(|name| from.join(name).is_file()) {
-            let path = from.join(name);
+        for name in COMPANIONS.into_iter().filter(|name| self.folder.join(name).is_file()) {
+            let path = self.folder.join(name);
             let bytes = std::fs::read(&path).map_err(|source| JobError::Read { path, source })?;
             write_atomically(folder.join(name), &bytes)?;
         }
@@ -81,10 +84,13 @@ impl Save<'_> {
 
     /// The model's configuration, with a mark by which other loaders see that the weights are packed.
     fn config(&self, folder: &Path) -> Result<(), JobError> {
-        let path = self.dense.path().join("config.json");
+        let path = self.folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| JobError::Read { path: path.clone(), source })?;
-        let mut config: serde_json::Value = serde_json::from_str(&text)
+        let mut config: Value = serde_json::from_str(&text)
             .map_err(|error| JobError::Read { path, source: std::io::Error::other(error) })?;
+        for (key, value) in &self.marks {
+            config[*key] = value.clone();
+        }
         config["quantization_config"] = json!({
             "quant_method": "quench",
             "format_version": quench_checkpoint::FORMAT_VERSION,
@@ -101,7 +107,7 @@ pub(crate) fn first_packed(source: &Folder) -> Option<&str> {
 }
 
 /// Parameters and bytes of a dense checkpoint.
-pub(crate) fn extent(source: &Folder) -> (u64, u64) {
+pub(crate) fn extent(source: &dyn Source) -> (u64, u64) {
     let infos = source.names().into_iter().filter_map(|name| source.info(name));
     infos.fold((0, 0), |(count, total), info| (count + elements(&info.shape), total + bytes(&info)))
 }

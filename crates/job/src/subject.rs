@@ -6,12 +6,15 @@ mod resnet;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
+use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured};
 use quench_models::text::TextSource;
 use quench_nn::Model;
-use quench_quantize::recipe::{Calibration, Evaluation};
+use quench_quantize::recipe::{Calibration, Evaluation, Transform};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{CalibrationSize, JobError};
@@ -24,8 +27,25 @@ pub(crate) trait Subject: Model + Sized {
     /// What calibrates it, for errors: `"text"`.
     const DATA: &'static str;
 
+    /// The transforms that apply to it.
+    const TRANSFORMS: &'static [Transform] = &[];
+
     /// Opens a folder, as the model's own `open`.
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError>;
+
+    /// Where the weights come from, as transformed.
+    fn source(&self) -> &Arc<dyn Source>;
+
+    /// Changes the network before anything is read of it; `transforms` are some of [`TRANSFORMS`](Self::TRANSFORMS).
+    fn transform(&mut self, transforms: &[Transform]) -> Result<(), JobError> {
+        debug_assert!(transforms.is_empty());
+        Ok(())
+    }
+
+    /// Keys that the configuration gets by what was transformed.
+    fn marks(&self) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
 
     /// The longest window of running text that it is measured on, in tokens; `None` where there are no windows.
     fn context(&self) -> Option<usize>;

@@ -4,7 +4,7 @@ use quench_nn::{LayerInfo, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::quantizer::{Method, ScaleSearch};
-use crate::recipe::{Action, Recipe, matches};
+use crate::recipe::{Action, Recipe, Transform, matches};
 use crate::{QuantizeError, Target, text};
 
 /// What will be done to every layer: printable, editable, and saved beside the model.
@@ -13,6 +13,9 @@ use crate::{QuantizeError, Target, text};
 pub struct Plan {
     /// The recipe that it came from.
     pub recipe: String,
+    /// What is done to the network before, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<Transform>,
     /// Every layer of the model in order.
     pub layers: Vec<Planned>,
 }
@@ -43,7 +46,8 @@ pub struct Treatment {
 }
 
 impl Recipe {
-    /// Decides about every layer: the first rule that matches, unless the layer is an end that is kept.
+    /// Decides about every layer: the first rule that matches, unless the layer is an end that is kept. The plan has all
+    /// transforms of the recipe, whether they apply to the model or not.
     ///
     /// # Errors
     /// [`QuantizeError::RuleMatchesNothing`] for a rule that matches no layer at all.
@@ -62,7 +66,7 @@ impl Recipe {
             shape: layer.shape,
             treatment: self.treatment(layer),
         });
-        Ok(Plan { recipe: self.name.clone(), layers: planned.collect() })
+        Ok(Plan { recipe: self.name.clone(), transforms: self.transforms.clone(), layers: planned.collect() })
     }
 
     fn treatment(&self, layer: &LayerInfo) -> Option<Treatment> {

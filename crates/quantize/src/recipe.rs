@@ -42,11 +42,38 @@ pub struct Recipe {
     /// How the result is measured.
     #[serde(default)]
     pub evaluation: Evaluation,
+    /// What is done to the network before it is quantized, in this order; what does not apply to it is left out.
+    #[serde(default = "Transform::all")]
+    pub transforms: Vec<Transform>,
     /// What is done to which layers; the first match decides.
     pub rules: Vec<Rule>,
     /// The limits that the result must hold.
     #[serde(default)]
     pub gates: Gates,
+}
+
+/// A change to the network that leaves what it computes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transform {
+    /// Batch norms become part of the convolutions before them.
+    FoldBatchNorms,
+}
+
+impl Transform {
+    /// Every transform, in the order in which a recipe has them that names none.
+    fn all() -> Vec<Self> {
+        vec![Self::FoldBatchNorms]
+    }
+}
+
+/// `fold-batch-norms`.
+impl std::fmt::Display for Transform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FoldBatchNorms => "fold-batch-norms",
+        })
+    }
 }
 
 /// The ends of the model, which rules reach only if they are not kept.

@@ -1,8 +1,10 @@
 //! Language models: running text.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
+use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
 use quench_models::{Decoder, Tokenizer, ids};
@@ -26,6 +28,10 @@ impl Subject for Decoder {
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(quench_models::open(folder, device)?)
+    }
+
+    fn source(&self) -> &Arc<dyn Source> {
+        Decoder::source(self)
     }
 
     fn context(&self) -> Option<usize> {

@@ -2,8 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use quench_checkpoint::Source;
 use quench_eval::{Candidate, EvalError, Measured, SentenceComparison, Task};
 use quench_metrics::Bootstrap;
 use quench_models::text::{TextSource, sentences};
@@ -31,6 +33,10 @@ impl Subject for Encoder {
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(Encoder::open(folder, device)?)
+    }
+
+    fn source(&self) -> &Arc<dyn Source> {
+        Encoder::source(self)
     }
 
     fn context(&self) -> Option<usize> {

@@ -2,17 +2,20 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use quench_checkpoint::Source;
 use quench_eval::{Candidate, Classification, EvalError, Labelled, Measured};
 use quench_metrics::Bootstrap;
 use quench_models::text::TextSource;
-use quench_models::{ModelError, ResNet, image_files};
+use quench_models::{FOLDED, ModelError, ResNet, image_files};
 use quench_nn::Model;
-use quench_quantize::recipe::{Calibration, Evaluation};
+use quench_quantize::recipe::{Calibration, Evaluation, Transform};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Inputs, Progress, Subject};
@@ -23,8 +26,27 @@ impl Subject for ResNet {
 
     const DATA: &'static str = "images";
 
+    const TRANSFORMS: &'static [Transform] = &[Transform::FoldBatchNorms];
+
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(ResNet::open(folder, device)?)
+    }
+
+    fn source(&self) -> &Arc<dyn Source> {
+        ResNet::source(self)
+    }
+
+    fn transform(&mut self, transforms: &[Transform]) -> Result<(), JobError> {
+        for transform in transforms {
+            match transform {
+                Transform::FoldBatchNorms => self.fold()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn marks(&self) -> Vec<(&'static str, Value)> {
+        if self.config().folded { vec![(FOLDED, Value::Bool(true))] } else { Vec::new() }
     }
 
     fn context(&self) -> Option<usize> {
