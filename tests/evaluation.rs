@@ -472,13 +472,14 @@ fn resnet20_accuracy() {
     assert_eq!((itself.agreement, itself.change, itself.kl.p99), (1.0, 0.0, 0.0));
 }
 
-/// MiniLM on every third pair of the STS benchmark, on WS-353, and on every fourth text of SST-2.
+/// MiniLM on every third pair of the STS benchmark (on all of them it has 0.8203), on WS-353, and on every eighth text of
+/// SST-2 (0.772 on all of it).
 #[test]
 fn minilm_tasks() {
     let parts =
         ["models/minilm", "semantic/stsb/stsb-en-test.csv", "semantic/wordsim/EN-WS-353-ALL.txt", "semantic/sst2"];
     let [Some(folder), Some(stsb), Some(words), Some(sst2)] = parts.map(data) else { return };
-    let tasks = [Task::read(&stsb).unwrap().every(3), Task::read(&words).unwrap(), Task::read(&sst2).unwrap()];
+    let tasks = [Task::read(&stsb).unwrap().every(3), Task::read(&words).unwrap(), Task::read(&sst2).unwrap().every(8)];
     let tokenizer = Tokenizer::open(&folder).unwrap();
     let mut encoder = Encoder::open(&folder, &device()).unwrap();
     encoder.load_all().unwrap();
@@ -487,10 +488,11 @@ fn minilm_tasks() {
     let candidates = [("itself".to_owned(), vectors.clone())];
     let comparison = SentenceComparison::new(&tasks, &vectors, &candidates, &Bootstrap::default()).unwrap();
     println!("{}", comparison.table());
+    assert_eq!(comparison.tasks.iter().map(|task| task.n).collect::<Vec<_>>(), [460, 353, 109]);
     for (task, (name, known, tolerance)) in comparison.tasks.iter().zip([
         ("stsb-en-test", 0.8235, 0.002),
-        ("EN-WS-353-ALL", 0.73, 0.01),
-        ("sst2", 0.8, 0.5),
+        ("EN-WS-353-ALL", 0.729, 0.002),
+        ("sst2", 0.716, 0.02),
     ]) {
         assert_eq!(task.name, name);
         assert!((task.score - known).abs() <= tolerance, "{name}: {}", task.score);

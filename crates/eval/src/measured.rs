@@ -100,7 +100,7 @@ fn images(comparison: &ImageComparison, gate: Gate) -> Result<Estimate, String> 
     match gate {
         Gate::MaxKl => Ok(Estimate { value: score.kl.mean, interval: score.kl_interval }),
         Gate::MinAgreement => Ok(Estimate { value: score.agreement, interval: score.agreement_interval }),
-        Gate::MaxAccuracyDrop => Ok(drop(score.change, score.change_interval)),
+        Gate::MaxAccuracyDrop => Ok(lost(score.change, score.change_interval)),
         Gate::MaxPerplexityIncrease | Gate::MaxCorrelationDrop | Gate::MinNeighbours | Gate::MinCompression => {
             Err(unmeasured("images", &[Gate::MaxKl, Gate::MinAgreement, Gate::MaxAccuracyDrop]))
         }
@@ -119,7 +119,7 @@ fn sentences(comparison: &SentenceComparison, gate: Gate) -> Result<Estimate, St
             Measure::Spearman => "there is no file of pairs among the tasks".to_owned(),
         })
     };
-    let change = |change: &TaskChange| Some(drop(change.change, change.change_interval));
+    let change = |change: &TaskChange| Some(lost(change.change, change.change_interval));
     let agreement =
         |change: &TaskChange| Some(Estimate { value: change.agreement?, interval: change.agreement_interval });
     match gate {
@@ -146,8 +146,8 @@ fn unmeasured(what: &str, gates: &[Gate]) -> String {
     format!("an evaluation on {what} does not measure it; it serves {}", gates.join(", "))
 }
 
-/// A change the other way round.
-fn drop(change: f64, interval: Option<Interval>) -> Estimate {
+/// What a change takes away: the same the other way round.
+fn lost(change: f64, interval: Option<Interval>) -> Estimate {
     let interval = interval.map(|Interval { low, high, level }| Interval { low: -high, high: -low, level });
     Estimate { value: -change, interval }
 }
@@ -289,7 +289,7 @@ mod tests {
         assert!(table.contains("| int4  |    100 | 79.00 % | 99.00 % | -1.00 % | -3.00 % to +1.00 % |"), "{table}");
         let table = sentences(true, 100).table();
         assert!(table.contains("| sst2 | int4  | accuracy | 100 | 0.8300 | +0.0300 |"), "{table}");
-        assert!(table.contains("|     95.00 % |"), "{table}");
+        assert!(table.contains("|   95.00 % |"), "{table}");
         assert!(table.contains("| int4    |   100 |     0.99000 |            70.00 % |"), "{table}");
     }
 }

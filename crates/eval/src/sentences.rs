@@ -384,11 +384,12 @@ mod tests {
 
     /// Pairs of numbers that are judged by their distance, and texts that are judged by their sign.
     fn tasks(folder: &Path, count: usize) -> Vec<Task> {
-        let at = |index: usize| ((index * 37 % count) as f64 / count as f64 - 0.5) * 3.0;
+        // The golden section spreads them, and no two distances are equal.
+        let at = |index: usize| ((index as f64 * 0.618034).fract() - 0.5) * 3.0;
         let pairs: String = (0..count)
             .map(|index| {
-                let (a, b) = (at(index), at(index + 1));
-                format!("{a:.4}\t{b:.4}\t{}\n", -(a - b).abs())
+                let (a, b) = (at(index), at(index * index + 1));
+                format!("{a:.6}\t{b:.6}\t{}\n", -(a - b).abs())
             })
             .collect();
         let labelled = |shift: f64| -> String {
@@ -492,7 +493,7 @@ mod tests {
         let good = embed(&task, 0.0);
         let text = task.texts()[3].to_owned();
         for bad in [0.0, f32::NAN] {
-            let bad = good.clone().slice_fill([3..4], bad);
+            let bad = good.clone().slice_fill([3..4, 0..2], bad);
             let candidates = [("int2".to_owned(), vec![bad])];
             let tasks = std::slice::from_ref(&task);
             let error = SentenceComparison::new(tasks, std::slice::from_ref(&good), &candidates, &Bootstrap::default());

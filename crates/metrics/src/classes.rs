@@ -34,12 +34,9 @@ mod tests {
 
     #[test]
     fn known_places() {
-        let logits = || {
-            let rows = [[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 5.0, 5.0], [5.0, 5.0, 5.0]];
-            Tensor::<2>::from_floats(rows, &Device::flex())
-        };
-        assert_eq!(places(logits(), &[0, 1, 2, 0, 2]), [0, 2, 1, 0, 2]);
-        assert_eq!(places(logits().narrow(0, 0, 0), &[]), [0usize; 0]);
+        let rows = [[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 5.0, 5.0], [5.0, 5.0, 5.0]];
+        let logits = Tensor::<2>::from_floats(rows, &Device::flex());
+        assert_eq!(places(logits, &[0, 1, 2, 0, 2]), [0, 2, 1, 0, 2]);
     }
 
     #[test]
