@@ -131,7 +131,7 @@ fn bad_inputs() -> Vec<Bad> {
             &["quantize", "model", "--recipe", "rtn-int8", "--device", "flex", "--resume"],
             &["--resume"],
         ),
-        called("eval without text", &["eval", "model"], &["--text"]),
+        called("eval without text", &["eval", "model"], &["--data"]),
         called(
             "windows beyond the context",
             &["eval", "model", "--text", "evaluation.txt", "--length", "512"],

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
-use quench_eval::{Candidate, EvalError, Measured, SentenceComparison, Task};
-use quench_metrics::Bootstrap;
+use quench_eval::{Bootstrap, Candidate, EvalError, Measured, SentenceComparison, Task};
 use quench_models::text::{TextSource, sentences};
 use quench_models::{Encoder, ModelError, Sentences, Tokenizer};
 use quench_nn::Model;

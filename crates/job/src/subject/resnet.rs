@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
-use quench_eval::{Candidate, Classification, EvalError, Labelled, Measured};
-use quench_metrics::Bootstrap;
+use quench_eval::{Bootstrap, Candidate, Classification, EvalError, Labelled, Measured};
 use quench_models::text::TextSource;
 use quench_models::{FOLDED, ModelError, ResNet, image_files};
 use quench_nn::Model;
