@@ -290,6 +290,17 @@ pub enum CheckpointError {
         file: PathBuf,
     },
 
+    /// A layer in the dialect of another tool is not what that dialect says.
+    #[error("tensor `{tensor}` in `{}` is not valid: {reason}; the checkpoint is damaged, or of a dialect that is not known here", path.display())]
+    Foreign {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor at fault.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+
     /// The parts of a packed matrix do not fit together.
     #[error("tensor `{tensor}` in `{}` is not valid: {source}", file.display())]
     Packed {

@@ -7,6 +7,7 @@
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
+//! | how do other tools spell one? | [`dialect`]: GPTQ, AWQ and compressed-tensors, read and written |
 //! | how does a model fit in one file, packed to the last bit? | [`lsq`], read by [`Folder`], written by [`Writer::lsq`] |
 //! | how does a folder appear whole or not at all? | [`Staging`], and [`AtomicFile`] for one file |
 //!
@@ -50,6 +51,7 @@
 
 #![deny(missing_docs)]
 
+pub mod dialect;
 mod error;
 mod file;
 mod folder;

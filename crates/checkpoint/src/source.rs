@@ -40,6 +40,12 @@ pub trait Source: Send + Sync {
         Manifest::empty()
     }
 
+    /// What the model's configuration says of its quantization, where another tool made it: `quantization_config` of
+    /// `config.json`, or `quantize_config.json`.
+    fn quantization(&self) -> Option<&serde_json::Value> {
+        None
+    }
+
     /// The folder or file, for messages.
     fn path(&self) -> &Path;
 }
