@@ -262,6 +262,8 @@ Examples:
       Back again: the same codes and scales, bit for bit.
   quench convert spark-lsq spark-dense --to safetensors
       Packed layers decoded to dense f32, for programs that know no packed ones.
+  quench convert spark-gptq-int4-g128 spark-vllm --to compressed-tensors
+      The same codes and scales as vLLM and transformers read them; gptq and awq likewise, and back with --to quench.
   quench convert resnet.safetensors resnet.lsq --to lsq
       One file into one file.
   quench convert resnet20.th resnet20.safetensors --to safetensors
@@ -277,8 +279,8 @@ pub struct Convert {
     #[arg(value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
 
-    /// The container: lsq (one file, packed to the last bit), quench (safetensors with packed layers) or safetensors
-    /// (dense only: packed layers are decoded to f32)
+    /// The container: lsq (one file, packed to the last bit), quench (safetensors with packed layers), safetensors (dense
+    /// only: packed layers are decoded to f32), or a dialect that other tools read: gptq, awq, compressed-tensors
     #[arg(short, long, value_name = "CONTAINER")]
     pub to: Container,
 

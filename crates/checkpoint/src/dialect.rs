@@ -19,9 +19,11 @@ use std::fmt;
 
 use quench_format::{FloatKind, FormatError, Group, Packed, Scale, Scales};
 use safetensors::Dtype;
+use serde_json::{Value, json};
 
+use crate::native::NamedTensor;
 use crate::source::{TensorInfo, words};
-use crate::{CheckpointError, Source, TensorView, native};
+use crate::{CheckpointError, FORMAT_VERSION, Source, TensorView, native};
 
 /// A way to spell a packed matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,30 @@ impl Dialect {
             Self::Gptq => Ok(named(&gptq::TENSORS)),
             Self::Awq => Ok(named(&awq::TENSORS)),
             Self::Compressed => Ok(named(&compressed::TENSORS)),
+        }
+    }
+
+    /// The tensors that spell `packed` as `layer`.
+    ///
+    /// Errors: what the dialect cannot express exactly.
+    pub fn write(self, layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
+        match self {
+            Self::Native => Ok(native::tensors(layer, packed)),
+            Self::Gptq => gptq::tensors(layer, packed),
+            Self::Awq => awq::tensors(layer, packed),
+            Self::Compressed => compressed::tensors(layer, packed),
+        }
+    }
+
+    /// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
+    ///
+    /// - `dense`: the matrices that are not packed
+    pub fn config(self, packed: &Packed, dense: &[String]) -> Value {
+        match self {
+            Self::Native => json!({ "quant_method": "quench", "format_version": FORMAT_VERSION }),
+            Self::Gptq => gptq::config(packed),
+            Self::Awq => awq::config(packed),
+            Self::Compressed => compressed::config(packed, dense),
         }
     }
 }

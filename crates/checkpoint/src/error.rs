@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use quench_format::FormatError;
 use safetensors::Dtype;
 
+use crate::dialect::Unwritable;
 use crate::lsq::LsqError;
 
 /// A checkpoint that cannot be read or written; every variant names the file, and the tensor where there is one.
@@ -299,6 +300,15 @@ pub enum CheckpointError {
         tensor: String,
         /// What is wrong.
         reason: String,
+    },
+
+    /// A packed layer cannot be spelled in another dialect as it is.
+    #[error("layer `{layer}` cannot be written as it is: {source}; quantize the model for that dialect")]
+    Unwritable {
+        /// The layer.
+        layer: String,
+        /// What the dialect lacks.
+        source: Unwritable,
     },
 
     /// The parts of a packed matrix do not fit together.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use memmap2::MmapOptions;
+use serde_json::Value;
 
 use crate::header::{Container, Header, is_pickled};
 use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
@@ -28,6 +29,8 @@ pub struct Folder {
     tensors: BTreeMap<String, (usize, OnceLock<()>)>,
     metadata: BTreeMap<String, String>,
     manifest: Manifest,
+    /// Read when it is first asked for.
+    quantization: OnceLock<Option<Value>>,
 }
 
 impl Folder {
@@ -123,7 +126,7 @@ impl Folder {
             manifest.sha256.extend(file.manifest.sha256.iter().map(|(name, sum)| (name.clone(), *sum)));
         }
         let metadata = metadata.into_iter().map(|(key, (_, value))| (key, value)).collect();
-        Ok(Self { path: path.to_path_buf(), files, tensors, metadata, manifest })
+        Ok(Self { path: path.to_path_buf(), files, tensors, metadata, manifest, quantization: OnceLock::new() })
     }
 
     /// The files of this checkpoint, in the order of their names.
@@ -212,9 +215,21 @@ impl Source for Folder {
         &self.manifest
     }
 
+    fn quantization(&self) -> Option<&Value> {
+        self.quantization.get_or_init(|| quantization(&self.path)).as_ref()
+    }
+
     fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// What the configurations beside the weights say of their quantization. One that cannot be read says nothing here: whoever
+/// needs the rest of it reports that.
+fn quantization(folder: &Path) -> Option<Value> {
+    let read = |name: &str| serde_json::from_slice::<Value>(&fs::read(folder.join(name)).ok()?).ok();
+    let own = || read("config.json")?.get_mut("quantization_config").map(Value::take);
+    own().filter(Value::is_object).or_else(|| read("quantize_config.json")).filter(Value::is_object)
 }
 
 /// The only file of a folder that has the ending of a PyTorch file.

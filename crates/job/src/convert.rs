@@ -6,9 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use quench_checkpoint::dialect::{self, Dialect};
 use quench_checkpoint::lsq::LSQ_WEIGHTS;
-use quench_checkpoint::{CheckpointError, Dtype, Folder, Source, Staging, Writer, Written, native, write_atomically};
+use quench_checkpoint::native::{self, NamedTensor};
+use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
+use quench_format::Packed;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::job::MAX_SHARD_BYTES;
 use crate::{JobError, Observe, Overwrite, Step};
@@ -23,13 +27,34 @@ pub enum Container {
     Quench,
     /// safetensors with dense floats only: packed layers are decoded to f32.
     Safetensors,
+    /// safetensors, packed layers in the dialect of GPTQ.
+    Gptq,
+    /// safetensors, packed layers in the dialect of AWQ.
+    Awq,
+    /// safetensors, packed layers in that of compressed-tensors.
+    #[serde(rename = "compressed-tensors")]
+    Compressed,
 }
+
+/// Every container, in the order in which they are listed.
+const ALL: [Container; 6] =
+    [Container::Lsq, Container::Quench, Container::Safetensors, Container::Gptq, Container::Awq, Container::Compressed];
 
 impl Container {
     fn extension(self) -> &'static str {
         match self {
             Self::Lsq => "lsq",
-            Self::Quench | Self::Safetensors => "safetensors",
+            _ => "safetensors",
+        }
+    }
+
+    /// The dialect of another tool that it is.
+    fn foreign(self) -> Option<Dialect> {
+        match self {
+            Self::Lsq | Self::Quench | Self::Safetensors => None,
+            Self::Gptq => Some(Dialect::Gptq),
+            Self::Awq => Some(Dialect::Awq),
+            Self::Compressed => Some(Dialect::Compressed),
         }
     }
 }
@@ -40,6 +65,9 @@ impl fmt::Display for Container {
             Self::Lsq => "lsq",
             Self::Quench => "quench",
             Self::Safetensors => "safetensors",
+            Self::Gptq => "gptq",
+            Self::Awq => "awq",
+            Self::Compressed => "compressed-tensors",
         })
     }
 }
@@ -48,8 +76,7 @@ impl FromStr for Container {
     type Err = JobError;
 
     fn from_str(text: &str) -> Result<Self, JobError> {
-        let all = [Self::Lsq, Self::Quench, Self::Safetensors];
-        let found = all.into_iter().find(|container| container.to_string() == text);
+        let found = ALL.into_iter().find(|container| container.to_string() == text);
         found.ok_or_else(|| JobError::UnknownContainer { name: text.to_owned() })
     }
 }
@@ -122,7 +149,7 @@ impl Conversion {
         }
         let writer = match self.container {
             Container::Lsq => Writer::lsq(&self.to),
-            Container::Quench | Container::Safetensors => Writer::safetensors(&self.to),
+            _ => Writer::safetensors(&self.to),
         };
         self.write(source, writer, observe)
     }
@@ -136,11 +163,11 @@ impl Conversion {
         let folder = staging.model();
         let writer = match self.container {
             Container::Lsq => Writer::lsq(folder.join(LSQ_WEIGHTS)),
-            Container::Quench | Container::Safetensors => Writer::create(&folder, MAX_SHARD_BYTES)?,
+            _ => Writer::create(&folder, MAX_SHARD_BYTES)?,
         };
         let mut converted = self.write(source, writer, observe)?;
         if self.from.is_dir() {
-            self.companions(&folder)?;
+            self.companions(&folder, &self.mark(source)?)?;
         }
         converted.output = staging.publish()?;
         Ok(converted)
@@ -161,30 +188,49 @@ impl Conversion {
             dense: 0,
         };
         let mut parts = BTreeSet::new();
-        for layer in source.manifest().layers.keys() {
-            parts.extend(native::names(source, layer)?.unwrap_or_default());
+        let packed = dialect::layers(source);
+        for layer in &packed {
+            let spelling = Dialect::of(source, layer);
+            parts.extend(spelling.map(|spelling| spelling.tensors(source, layer)).transpose()?.unwrap_or_default());
         }
-        let dense = source.names().into_iter().filter(|name| !parts.contains(*name)).map(|name| (name, false));
-        let layers = source.manifest().layers.keys().map(|layer| (layer.as_str(), true));
+        let dense =
+            source.names().into_iter().filter(|name| !parts.contains(*name)).map(|name| (name.to_owned(), false));
         // By name, so that the parts of a block stay together whatever they are.
-        let order: BTreeMap<&str, bool> = dense.chain(layers).collect();
+        let order: BTreeMap<String, bool> = dense.chain(packed.into_iter().map(|layer| (layer, true))).collect();
         let total = order.len();
         for (name, packed) in order {
-            match (packed, self.container) {
-                (false, _) => {
-                    writer.copy(source, name)?;
-                    converted.dense += 1;
-                }
-                (true, Container::Lsq | Container::Quench) => {
-                    writer.copy_packed(source, name)?;
-                    converted.packed += 1;
-                }
-                (true, Container::Safetensors) => {
-                    let shape = source.manifest().layers[name].shape;
-                    writer.add_later(format!("{name}.weight"), Dtype::F32, shape, move || decode(source, name))?;
+            if !packed {
+                writer.copy(source, &name)?;
+                converted.dense += 1;
+                continue;
+            }
+            let own = native::is_packed(source, &name);
+            match (self.container, self.container.foreign()) {
+                (Container::Safetensors, _) => {
+                    let shape = read(source, &name)?.shape();
+                    writer.add_later(format!("{name}.weight"), Dtype::F32, shape, move || decode(source, &name))?;
                     converted.decoded += 1;
+                    continue;
+                }
+                (_, Some(spelling)) => {
+                    let tensors = self.spelled(source, &name, spelling)?;
+                    for (at, NamedTensor { name: tensor, dtype, shape, .. }) in tensors.into_iter().enumerate() {
+                        let (layer, conversion) = (name.clone(), self.clone());
+                        // Written again from the source when its turn comes, so that one layer is in memory at a time.
+                        writer.add_later(tensor, dtype, shape, move || {
+                            Ok(conversion.spelled(source, &layer, spelling)?.swap_remove(at).bytes)
+                        })?;
+                    }
+                }
+                _ if own => writer.copy_packed(source, &name)?,
+                _ => {
+                    let packed = read(source, &name)?;
+                    let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
+                    let ordered = packed.parts().order.is_some();
+                    writer.packed_later(name.clone(), coded, ordered, move || read(source, &name))?;
                 }
             }
+            converted.packed += 1;
         }
         for (key, value) in source.metadata() {
             writer.metadata(key, value);
@@ -204,8 +250,32 @@ impl Conversion {
         Ok(converted)
     }
 
+    /// A layer in the dialect of another tool.
+    fn spelled(&self, source: &dyn Source, layer: &str, dialect: Dialect) -> Result<Vec<NamedTensor>, CheckpointError> {
+        let packed = read(source, layer)?;
+        dialect.write(layer, &packed).map_err(|source| CheckpointError::Unwritable { layer: layer.to_owned(), source })
+    }
+
+    /// What the configuration will say of the quantization.
+    fn mark(&self, source: &dyn Source) -> Result<Mark, JobError> {
+        let layers = dialect::layers(source);
+        let Some(first) = layers.first() else { return Ok(Mark::AsItIs) };
+        let spelling = match (self.container, self.container.foreign()) {
+            (Container::Safetensors, _) => return Ok(Mark::None),
+            (_, Some(spelling)) => spelling,
+            // Our own mark names the recipe too.
+            _ if native::is_packed(source, first) => return Ok(Mark::AsItIs),
+            _ => Dialect::Native,
+        };
+        let matrices = source.names().into_iter().filter_map(|name| name.strip_suffix(".weight"));
+        let is_matrix =
+            |layer: &&str| source.info(&format!("{layer}.weight")).is_some_and(|info| info.shape.len() == 2);
+        let dense: Vec<String> = matrices.filter(is_matrix).map(str::to_owned).collect();
+        Ok(Mark::Set(spelling.config(&read(source, first)?, &dense)))
+    }
+
     /// What lies beside the weights: configuration, tokenizer, plan, licence.
-    fn companions(&self, folder: &Path) -> Result<(), JobError> {
+    fn companions(&self, folder: &Path, mark: &Mark) -> Result<(), JobError> {
         let failed = |path: &Path, source| JobError::Read { path: path.to_path_buf(), source };
         for entry in fs::read_dir(&self.from).map_err(|error| failed(&self.from, error))? {
             let path = entry.map_err(|error| failed(&self.from, error))?.path();
@@ -216,8 +286,8 @@ impl Conversion {
                 continue;
             }
             let mut bytes = fs::read(&path).map_err(|error| failed(&path, error))?;
-            if name == "config.json" && self.container == Container::Safetensors {
-                bytes = unmarked(bytes);
+            if name == "config.json" {
+                bytes = mark.on(bytes);
             }
             write_atomically(folder.join(name), &bytes)?;
         }
@@ -242,26 +312,41 @@ fn travels(name: &str) -> bool {
     known && !name.starts_with('.') && !name.ends_with(".index.json")
 }
 
-/// A configuration without the mark that the weights are packed; anything else as it is.
-fn unmarked(bytes: Vec<u8>) -> Vec<u8> {
-    let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return bytes };
-    if config["quantization_config"]["quant_method"] != "quench" {
-        return bytes;
+/// What a configuration says of the quantization of the weights beside it.
+enum Mark {
+    /// What it said before.
+    AsItIs,
+    /// Nothing: they are dense.
+    None,
+    /// This.
+    Set(Value),
+}
+
+impl Mark {
+    /// A configuration with the mark; what is no configuration stays as it is.
+    fn on(&self, bytes: Vec<u8>) -> Vec<u8> {
+        const KEY: &str = "quantization_config";
+        let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes) else { return bytes };
+        match self {
+            Self::AsItIs => return bytes,
+            Self::None => drop(config.shift_remove(KEY)),
+            Self::Set(value) => drop(config.insert(KEY.to_owned(), value.clone())),
+        }
+        let mut text = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+        text.push(b'\n');
+        text
     }
-    if let Some(config) = config.as_object_mut() {
-        config.shift_remove("quantization_config");
-    }
-    let mut text = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
-    text.push(b'\n');
-    text
+}
+
+/// A packed layer in whichever dialect the source has it.
+fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError> {
+    let missing = || CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: layer.to_owned() };
+    dialect::read(source, layer)?.ok_or_else(missing)
 }
 
 /// A packed layer as little-endian f32.
 fn decode(source: &dyn Source, layer: &str) -> Result<Vec<u8>, CheckpointError> {
-    match native::read(source, layer)? {
-        Some(packed) => Ok(packed.decode().into_iter().flat_map(f32::to_le_bytes).collect()),
-        None => Err(CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: layer.to_owned() }),
-    }
+    Ok(read(source, layer)?.decode().into_iter().flat_map(f32::to_le_bytes).collect())
 }
 
 #[cfg(test)]
@@ -270,11 +355,11 @@ mod tests {
 
     #[test]
     fn containers_are_spelled_and_read_back() {
-        for container in [Container::Lsq, Container::Quench, Container::Safetensors] {
+        for container in ALL {
             assert_eq!(container.to_string().parse::<Container>().ok(), Some(container));
         }
         let error = "gguf".parse::<Container>().unwrap_err().to_string();
-        assert!(error.contains("gguf") && error.contains("lsq, quench or safetensors"), "{error}");
+        assert!(error.contains("gguf") && error.contains("lsq, quench, safetensors, gptq"), "{error}");
     }
 
     #[test]
@@ -288,11 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_mark_is_removed() {
-        let ours = br#"{"a":1,"quantization_config":{"quant_method":"quench"},"b":2}"#.to_vec();
-        assert_eq!(unmarked(ours), b"{\n  \"a\": 1,\n  \"b\": 2\n}\n");
-        for other in [&br#"{"quantization_config":{"quant_method":"gptq"}}"#[..], b"[]", b"no JSON"] {
-            assert_eq!(unmarked(other.to_vec()), other);
+    fn the_mark_of_a_configuration() {
+        let ours = || br#"{"a":1,"quantization_config":{"quant_method":"quench"},"b":2}"#.to_vec();
+        assert_eq!(Mark::None.on(ours()), b"{\n  \"a\": 1,\n  \"b\": 2\n}\n");
+        assert_eq!(Mark::AsItIs.on(ours()), ours());
+        let set = Mark::Set(serde_json::json!({ "quant_method": "gptq" })).on(ours());
+        let set: Value = serde_json::from_slice(&set).unwrap();
+        assert_eq!((&set["quantization_config"]["quant_method"], &set["b"]), (&"gptq".into(), &2.into()));
+        for other in [&b"[]"[..], b"no JSON"] {
+            assert_eq!(Mark::None.on(other.to_vec()), other);
         }
     }
 }

@@ -85,7 +85,7 @@ pub enum JobError {
         expected: &'static str,
     },
     /// There is no such container.
-    #[error("no container {name:?}: expected lsq, quench or safetensors")]
+    #[error("no container {name:?}: expected lsq, quench, safetensors, gptq, awq or compressed-tensors")]
     UnknownContainer {
         /// What was asked for.
         name: String,

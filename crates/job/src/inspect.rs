@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use quench_checkpoint::{Folder, Source, native};
+use quench_checkpoint::dialect::{self, Dialect};
+use quench_checkpoint::{Folder, Layer, Source};
 use quench_quantize::Ledger;
 use serde::Serialize;
 
@@ -13,8 +14,9 @@ use crate::save::{GATES, LEDGER, RECIPE, elements};
 /// What is in a checkpoint.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// `"lsq"` for an `.lsq` file, `"quench"` for another checkpoint with packed layers in our dialect, `"dense"` otherwise.
-    pub dialect: &'static str,
+    /// `"lsq"` for an `.lsq` file, `"quench"` for another checkpoint with packed layers in our dialect, the name of another
+    /// tool's dialect (`"gptq"`, `"awq"`, `"compressed-tensors"`), `"dense"` otherwise.
+    pub dialect: String,
     /// Every layer and every other tensor, in the order of their names.
     pub rows: Vec<Row>,
     /// Bytes of tensor data.
@@ -52,7 +54,8 @@ pub struct Row {
     pub packed: bool,
 }
 
-/// Reads the headers of a folder or of a single `.safetensors` or `.lsq` file.
+/// Reads the headers of a folder or of a single file; of another tool's dialect also the packed layers, since headers there do
+/// not say all of how they are coded.
 ///
 /// # Errors
 /// [`JobError::Checkpoint`] if it is neither, or damaged.
@@ -61,16 +64,27 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
     let metadata = source.metadata();
     // A ledger that does not parse is one of another version; the table does without.
     let ledger: Ledger = metadata.get(LEDGER).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let layers = &source.manifest().layers;
     // A bias beside a packed layer has a name like its parts, and is none of them.
-    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
-    for layer in layers.keys() {
-        owners.extend(native::names(&source, layer)?.into_iter().flatten().map(|part| (part, layer.as_str())));
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
+    let mut foreign = None;
+    for layer in dialect::layers(&source) {
+        let Some(spelling) = Dialect::of(&source, &layer) else { continue };
+        owners.extend(spelling.tensors(&source, &layer)?.into_iter().map(|part| (part, layer.clone())));
+        let coded = match source.manifest().layers.get(&layer) {
+            Some(coded) => Some(coded.clone()),
+            None => {
+                foreign = Some(spelling);
+                let packed = dialect::read(&source, &layer)?;
+                packed.map(|packed| Layer { scheme: packed.scheme(), shape: packed.shape() })
+            }
+        };
+        layers.extend(coded.map(|coded| (layer, coded)));
     }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for name in source.names() {
         let Some(info) = source.info(name) else { continue };
-        let owner = owners.get(name).copied();
+        let owner = owners.get(name).map(String::as_str);
         let bytes = source.stored_bytes(name).unwrap_or(0);
         match owner.and_then(|layer| layers.get(layer).map(|coded| (layer, coded))) {
             Some((layer, coded)) => {
@@ -115,10 +129,11 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
     };
     let ((bytes, parameters), (packed_bytes, packed)) = (total(false), total(true));
     Ok(Inspection {
-        dialect: match (source.is_lsq(), layers.is_empty()) {
-            (true, _) => "lsq",
-            (false, false) => "quench",
-            (false, true) => "dense",
+        dialect: match (source.is_lsq(), foreign, layers.is_empty()) {
+            (true, ..) => "lsq".to_owned(),
+            (_, Some(dialect), _) => dialect.to_string(),
+            (.., false) => "quench".to_owned(),
+            (.., true) => "dense".to_owned(),
         },
         bytes,
         parameters,

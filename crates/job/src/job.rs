@@ -137,7 +137,7 @@ impl Job {
     pub fn run(&self, observe: Observe<'_>) -> Result<Report, JobError> {
         let dense = Folder::open(&self.model)?;
         if let Some(layer) = save::first_packed(&dense) {
-            return Err(JobError::AlreadyQuantized { path: self.model.clone(), layer: layer.to_owned() });
+            return Err(JobError::AlreadyQuantized { path: self.model.clone(), layer });
         }
         if let (Ok(model), Ok(output)) = (self.model.canonicalize(), self.output.canonicalize())
             && model == output

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, native, write_atomically};
+use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, dialect, native, write_atomically};
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde_json::{Value, json};
 
@@ -101,9 +101,9 @@ impl Save<'_> {
     }
 }
 
-/// The first packed layer of a checkpoint, if it has one.
-pub(crate) fn first_packed(source: &Folder) -> Option<&str> {
-    source.manifest().layers.keys().next().map(String::as_str)
+/// The first packed layer of a checkpoint in any dialect, if it has one.
+pub(crate) fn first_packed(source: &Folder) -> Option<String> {
+    dialect::layers(source).into_iter().next()
 }
 
 /// Parameters and bytes of a dense checkpoint.

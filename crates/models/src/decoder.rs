@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor};
+use quench_checkpoint::dialect::Dialect;
 use quench_checkpoint::{Folder, Source};
 use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap};
 
@@ -145,7 +146,7 @@ impl Decoder {
     /// As [`open`].
     pub fn new(config: DecoderConfig, source: Arc<dyn Source>, device: &Device) -> Result<Self, ModelError> {
         let has = |layer: String| {
-            source.info(&format!("{layer}.weight")).is_some() || quench_checkpoint::native::is_packed(&*source, &layer)
+            source.info(&format!("{layer}.weight")).is_some() || Dialect::of(&*source, &layer).is_some()
         };
         let names = family::names(config.family);
         let prefix = names.prefixes.iter().find(|prefix| has(format!("{prefix}{}", names.embedding)));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
-use quench_checkpoint::{Dtype, Source, native};
+use quench_checkpoint::{Dtype, Source, dialect};
 use quench_kernels::QTensor;
 use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
 
@@ -102,9 +102,7 @@ impl Loader<'_> {
     ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
         let layer = format!("{}{name}", self.path);
         let info = LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block };
-        if native::is_packed(self.source.as_ref(), &layer)
-            && let Some(packed) = native::read(self.source.as_ref(), &layer)?
-        {
+        if let Some(packed) = dialect::read(self.source.as_ref(), &layer)? {
             if packed.shape() != shape {
                 return Err(ModelError::Shape {
                     path: self.source.path().to_owned(),

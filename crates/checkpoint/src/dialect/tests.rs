@@ -57,15 +57,6 @@ impl Source for Memory {
     }
 }
 
-fn write(dialect: Dialect, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
-    match dialect {
-        Dialect::Native => unreachable!("it has tests of its own"),
-        Dialect::Gptq => gptq::tensors("l", packed),
-        Dialect::Awq => awq::tensors("l", packed),
-        Dialect::Compressed => compressed::tensors("l", packed),
-    }
-}
-
 /// What is written is read again as it was, in every dialect that takes it.
 #[test]
 fn matrices_come_back_as_they_were() {
@@ -77,13 +68,9 @@ fn matrices_come_back_as_they_were() {
                     let before = packed(&format!("{code}/{group}/f16"), [32, columns], ordered, 7);
                     // One group has no order to speak of.
                     let ordered = ordered && group != "row";
-                    let Ok(tensors) = write(dialect, &before) else { continue };
+                    let Ok(tensors) = dialect.write("l", &before) else { continue };
                     let mut source = Memory::new(tensors);
-                    source.config = Some(match dialect {
-                        Dialect::Gptq => gptq::config(&before),
-                        Dialect::Awq => awq::config(&before),
-                        _ => compressed::config(&before, &[]),
-                    });
+                    source.config = Some(dialect.config(&before, &[]));
                     assert_eq!(Dialect::of(&source, "l"), Some(dialect), "{dialect} {code}/{group} {columns}");
                     assert_eq!(layers(&source), ["l"]);
                     let after = read(&source, "l").unwrap().unwrap();
@@ -113,10 +100,10 @@ fn what_cannot_be_said_exactly_is_refused() {
         (Dialect::Compressed, "e2m1/row/f16", [32, 64], "not e2m1"),
     ];
     for (dialect, scheme, shape, words) in cases {
-        let refused = write(dialect, &packed(scheme, shape, false, 1)).unwrap_err().to_string();
+        let refused = dialect.write("l", &packed(scheme, shape, false, 1)).unwrap_err().to_string();
         assert!(refused.contains(words) && refused.starts_with(&dialect.to_string()), "{refused}");
     }
-    let ordered = write(Dialect::Awq, &packed("int4/16/f16", [32, 64], true, 1)).unwrap_err();
+    let ordered = Dialect::Awq.write("l", &packed("int4/16/f16", [32, 64], true, 1)).unwrap_err();
     assert!(ordered.to_string().contains("order"), "{ordered}");
 }
 
@@ -211,7 +198,7 @@ fn damaged_layers_are_one_error_that_names_the_tensor() {
     ];
     for (dialect, suffix, change, words) in cases {
         let before = packed("uint4/32/f16", [32, 64], false, 2);
-        let mut source = Memory::new(write(dialect, &before).unwrap());
+        let mut source = Memory::new(dialect.write("l", &before).unwrap());
         source.change(&format!("l.{suffix}"), change);
         let message = read(&source, "l").unwrap_err().to_string();
         assert!(message.contains(&format!("l.{suffix}")) && message.contains(words), "{dialect}: {message}");
@@ -232,7 +219,7 @@ proptest! {
         drop in any::<bool>(),
     ) {
         let before = packed("uint4/32/f16", [32, 64], dialect != Dialect::Awq, 2);
-        let mut tensors = write(dialect, &before).unwrap();
+        let mut tensors = dialect.write("l", &before).unwrap();
         let at = at % tensors.len();
         let count: usize = shape.iter().product();
         tensors[at].bytes = vec![fill; count * dtype.bitsize() / 8];
