@@ -126,7 +126,7 @@ fn inspection_counts_the_bytes_of_the_file_and_a_bias_apart_from_its_layer() {
         writer.add("l.bias", Dtype::F32, [10], vec![0; 40]).unwrap();
         writer.finish().unwrap();
         let found = quench::job::inspect(&file).unwrap();
-        assert_eq!((found.dialect, found.bytes), (dialect, bytes + 40));
+        assert_eq!((found.dialect.as_str(), found.bytes), (dialect, bytes + 40));
         let rows: Vec<_> = found.rows.iter().map(|row| (row.layer.as_str(), row.bytes, row.packed)).collect();
         assert_eq!(rows, [("l", bytes, true), ("l.bias", 40, false)]);
         assert_eq!(found.bits_per_weight, Some(8.0 * bytes as f64 / 1000.0));

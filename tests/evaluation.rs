@@ -424,6 +424,43 @@ fn ref_llama_perplexity() {
     assert!((score.perplexity - 44.481).abs() < 0.02, "{}", score.perplexity);
 }
 
+/// `peers/README.md`: perplexity, mean KL and agreement of what other tools wrote, under the protocol of the test above.
+#[test]
+fn files_of_other_tools_have_their_known_scores() {
+    let (Some(folder), Some(file)) = (data("models/ref-llama"), data("text/wikitext2/test.txt")) else { return };
+    let known = [
+        ("gptqmodel-w4g128", 44.534, 0.00163, 96.12),
+        ("gptqmodel-w3g128", 44.707, 0.00738, 92.43),
+        ("gptqmodel-w4g128-act", 44.582, 0.00159, 96.33),
+        ("llm-compressor-w4g128", 44.516, 0.00139, 96.63),
+        ("llm-compressor-w2g64", 45.951, 0.03406, 84.74),
+        ("auto-round-w3", 44.765, 0.00634, 92.73),
+    ];
+    let mut peers = Vec::new();
+    for (name, ..) in known {
+        let Some(folder) = data(&format!("peers/{name}")) else { return };
+        let mut model = quench::models::open(&folder, &device()).unwrap();
+        model.set_activations(Activations::F32);
+        peers.push((name, model));
+    }
+    let characters: String = fs::read_to_string(file).unwrap().chars().take(400_000).collect();
+    let ids = Tokenizer::open(&folder).unwrap().encode(&characters, false).unwrap();
+    let mut dense = quench::models::open(&folder, &device()).unwrap();
+    let protocol = Protocol { length: 256, stride: 256, windows: Some(60), bos: false };
+    let options = Options { protocol, layer_batches: 0, ..Options::default() };
+    let texts = [Text { language: None, sequences: vec![ids] }];
+    let mut candidates: Vec<_> =
+        peers.iter_mut().map(|(name, model)| Candidate { name: (*name).to_owned(), model }).collect();
+    let scores = compare(&mut dense, &mut candidates, &texts, &options, &device(), &mut |_, _| GO).unwrap();
+    for (score, (name, perplexity, kl, agreement)) in scores.candidates.iter().zip(known) {
+        let total = &score.total;
+        println!("{name}: {:.3} {:.5} {:.2} %", total.perplexity, total.kl.mean, 100.0 * total.agreement);
+        assert!((total.perplexity - perplexity).abs() < 0.002 * perplexity, "{name}: {}", total.perplexity);
+        assert!((total.kl.mean - kl).abs() < 0.02 * kl + 1e-5, "{name}: {}", total.kl.mean);
+        assert!((100.0 * total.agreement - agreement).abs() < 0.2, "{name}: {}", total.agreement);
+    }
+}
+
 /// The README of the data: stories 1..=40, each trimmed, with BOS, cut at 512 tokens: loss 1.2459, perplexity 3.476
 /// over 12,532 tokens.
 #[test]
