@@ -101,6 +101,41 @@ fn a_group_that_does_not_divide_a_row_is_shorter_at_the_end() {
 }
 
 #[test]
+fn a_searched_curvature_is_asked_for_planned_found_and_shown() {
+    let bench = Bench::new();
+    bench.write("recipe.toml", RECIPE.replace("\"int4\"", "\"slog4:mu*\"\nsearch = \"gram\""));
+    let planned = bench.quantize(&[&TEXTS[..], &["--dry-run"]].concat()).succeeds().out;
+    assert!(planned.contains("stages = [\"slog4:mu*/16/f16\"]") && planned.contains("search = \"gram\""), "{planned}");
+    bench.write("plan.toml", &planned);
+    let shown = bench.quantize(&[&TEXTS[..], &["--plan", "plan.toml", "--verbose", "--json", "r.json"]].concat());
+    let shown = shown.succeeds().out;
+    let inspected = bench.run(&["inspect", "out", "--verbose"]).succeeds().out;
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("r.json")).unwrap()).unwrap();
+    for entry in report["ledger"]["entries"].as_array().unwrap() {
+        let scheme = entry["scheme"].as_str().unwrap();
+        assert!(scheme.starts_with("slog4:mu") && !scheme.contains('*'), "{scheme}");
+        assert!(shown.contains(scheme) && inspected.contains(scheme), "{scheme}:\n{shown}{inspected}");
+    }
+    let brief = bench.run(&["inspect", "out"]).succeeds().out;
+    assert_eq!(brief.lines().filter(|line| line.contains("mlp.up_proj")).count(), 1, "{brief}");
+}
+
+#[test]
+fn the_published_codec_is_scaled_or_refused() {
+    let bench = Bench::new();
+    bench.write("recipe.toml", RECIPE.replace("\"int4\"", "\"plog5\"\nmethod = \"rtn\"").replace("group = 16\n", ""));
+    let ended = bench.quantize(&TEXTS).succeeds();
+    assert!(ended.out.contains("plog5/tensor/f32"), "{}", ended.out);
+    // The weights of the bench are small, so they need no scale.
+    bench.quantize(&[&TEXTS[..], &["--no-scale", "--force"]].concat()).succeeds();
+    bench.write("recipe.toml", RECIPE);
+    bench
+        .quantize(&[&TEXTS[..], &["--no-scale", "--force"]].concat())
+        .refuses(&["--no-scale", "plog2..plog16"])
+        .unwrap();
+}
+
+#[test]
 fn a_model_is_replaced_only_with_force() {
     let bench = Bench::new();
     bench.quantize(&TEXTS).succeeds();

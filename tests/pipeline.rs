@@ -77,13 +77,18 @@ fn logits(folder: &Path) -> Vec<f32> {
 }
 
 /// Methods and schemes that differ in what they store: order, zero points, tables, nested scales, head and embedding.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 9] = [
     ("gptq", RULE),
     ("act-order", "[[rules]]\nlayers = \"*\"\ncode = \"int3\"\ngroup = 16\norder = \"activation\"\n"),
     ("zero points", "[[rules]]\nlayers = \"*\"\ncode = \"uint2\"\ngroup = 16\n"),
     ("table", "[[rules]]\nlayers = \"*mlp*\"\ncode = \"nf4\"\ngroup = 16\nmethod = \"rtn\"\n"),
     ("nested", "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 8\nscale = \"int8/4:f32\"\n"),
     ("ends", "[keep]\nhead = false\nembeddings = false\n[[rules]]\nlayers = \"*\"\ncode = \"int8\"\ngroup = \"row\"\n"),
+    (
+        "curvature",
+        "[[rules]]\nlayers = \"*\"\ncode = \"slog4:mu*\"\ncascade = [\"slog6:mu*\"]\ngroup = 16\nsearch = \"gram\"\n",
+    ),
+    ("published", "[[rules]]\nlayers = \"*\"\ncode = \"plog6\"\nmethod = \"rtn\"\n"),
     ("cascade", "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ncascade = [\"int8\"]\ngroup = 16\n"),
 ];
 
@@ -122,7 +127,7 @@ fn saved_models_load_bit_for_bit() {
 #[test]
 fn interrupted_anywhere_and_resumed_gives_the_same_bytes() {
     let place = Place::new();
-    for (kind, rules) in [("gptq", RULE), ("cascade", KINDS[6].1)] {
+    for (kind, rules) in [("gptq", RULE), KINDS[6], KINDS[8]] {
         place.job(kind, rules).run(&mut go).unwrap();
         let expected = files(&place.path(kind));
         let mut stop_after = 0;

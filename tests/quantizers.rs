@@ -362,7 +362,7 @@ fn the_published_codec_is_written_bit_for_bit() {
         let largest = w.values.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
         assert_eq!(
             (packed.scheme().to_string(), packed.scale_values()),
-            (format!("plog{width}/tensor/f32"), vec![largest])
+            (format!("plog{width}/tensor/f32"), vec![largest; 7])
         );
         let unit: Vec<f32> = w.values.iter().map(|v| v / largest).collect();
         assert_eq!(packed.codes(), published::encode(bits, &unit).unwrap(), "{width}");
@@ -374,7 +374,7 @@ fn the_published_codec_is_written_bit_for_bit() {
         let small = Matrix { values: unit.iter().map(|v| 0.7 * v).collect(), ..w.clone() };
         let packed = quantize(&unscaled, &small).unwrap().packed;
         assert_eq!(packed.codes(), published::encode(bits, &small.values).unwrap(), "{width}");
-        assert_eq!(packed.scale_values(), [1.0]);
+        assert_eq!(packed.scale_values(), [1.0; 7]);
         let mut large = small;
         (large.values[40], large.values[50]) = (1.25, -1.5);
         let error = quantize(&unscaled, &large).unwrap_err();

@@ -137,6 +137,10 @@ pub struct Quantize {
     #[arg(long)]
     pub resume: bool,
 
+    /// Write the published signed-log codec (plog2 to plog16) without scales: a weight outside [-1, 1] is an error
+    #[arg(long, conflicts_with = "plan")]
+    pub no_scale: bool,
+
     /// Print the plan as TOML, and stop; reads no weights
     #[arg(long)]
     pub dry_run: bool,

@@ -29,17 +29,47 @@ impl Layer {
     }
 }
 
+/// A scheme, or several in turn, as the texts between curvatures, and the curvatures: `slog5:mu8/128/f16` is
+/// `["slog5", "/128/f16"]` and `[8]`.
+fn pieces(scheme: &str) -> (Vec<&str>, Vec<f32>) {
+    let mut parts = scheme.split(":mu");
+    let (mut texts, mut curvatures) = (Vec::from_iter(parts.next()), Vec::new());
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(part.len());
+        curvatures.push(part[..end].parse().unwrap_or_default());
+        texts.push(&part[end..]);
+    }
+    (texts, curvatures)
+}
+
+/// The scheme of layers that differ in curvatures alone, these as ranges: `slog5:mu1.5..4/128/f16`.
+fn common_scheme(members: &[&Layer]) -> String {
+    let (texts, _) = pieces(&members[0].scheme);
+    let mut scheme = String::new();
+    for (at, text) in texts.iter().enumerate() {
+        if at > 0 {
+            let found = members.iter().filter_map(|layer| pieces(&layer.scheme).1.get(at - 1).copied());
+            let (low, high) = found.fold((f32::INFINITY, 0.0_f32), |(low, high), mu| (low.min(mu), high.max(mu)));
+            let range = if low == high { low.to_string() } else { format!("{low}..{high}") };
+            scheme.push_str(&format!(":mu{range}"));
+        }
+        scheme.push_str(text);
+    }
+    scheme
+}
+
 /// What the columns of the table are.
 pub const LEGEND: &str = "bits per weight, scales included; signal-to-noise ratio of weights and of outputs on calibration text: mean (worst)\n";
 
-/// One line per layer if `every`, else one per kind, shape and scheme.
+/// One line per layer if `every`, else one per kind, shape and scheme; curvatures that were searched share a line.
 pub fn table(layers: &[Layer], every: bool) -> String {
     let mut groups: Vec<(String, Vec<&Layer>)> = Vec::new();
     for layer in layers {
         let kind = if every { layer.name.clone() } else { layer.kind() };
         let fits = |(name, members): &(String, Vec<&Layer>)| {
             let alike = |other: &Layer| {
-                (&other.shape, &other.scheme, &other.method) == (&layer.shape, &layer.scheme, &layer.method)
+                (&other.shape, &other.method) == (&layer.shape, &layer.method)
+                    && pieces(&other.scheme).0 == pieces(&layer.scheme).0
             };
             *name == kind && members.first().is_some_and(|other| alike(other))
         };
@@ -74,7 +104,7 @@ fn row(kind: &str, members: &[&Layer]) -> [String; 8] {
         if several { kind.to_owned() } else { first.name.clone() },
         if several { members.len().to_string() } else { String::new() },
         format!("{:?}", first.shape),
-        first.scheme.clone(),
+        common_scheme(members),
         first.method.clone(),
         mean(&bits).map_or_else(String::new, |bits| format!("{bits:.3}")),
         decibels(&weight),
@@ -129,5 +159,15 @@ mod tests {
         assert_eq!(table.lines().count(), 5);
         assert!(!table.contains("method") && !table.contains("output dB"), "empty columns are left out\n{table}");
         assert_eq!(super::table(&layers, true).lines().count(), 6);
+    }
+
+    #[test]
+    fn curvatures_share_a_line() {
+        let schemes = ["slog8:mu0/128/f16 > slog5:mu4/128/f16", "slog8:mu0/128/f16 > slog5:mu1.5/128/f16"];
+        let layers = [0, 1].map(|at| layer(&format!("layers.{at}.fc"), schemes[at], None));
+        let table = super::table(&layers, false);
+        assert!(table.contains("| layers.*.fc | 2 | [4, 8] | slog8:mu0/128/f16 > slog5:mu1.5..4/128/f16 |"), "{table}");
+        let table = super::table(&layers, true);
+        assert!(schemes.iter().all(|scheme| table.contains(&format!("| {scheme} "))), "{table}");
     }
 }

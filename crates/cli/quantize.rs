@@ -83,6 +83,9 @@ fn asked(arguments: &Quantize) -> anyhow::Result<(Recipe, Option<Plan>)> {
             .with_context(|| format!("the plan came from recipe {:?}; name its file with --recipe", plan.recipe))?,
         (None, None) => recipes::find(recipes::DEFAULT)?,
     };
+    if arguments.no_scale {
+        recipe = recipe.without_scales().context("--no-scale")?;
+    }
     let calibration = &mut recipe.calibration;
     calibration.seed = arguments.seed.unwrap_or(calibration.seed);
     calibration.samples = arguments.samples.unwrap_or(calibration.samples);

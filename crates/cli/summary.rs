@@ -55,8 +55,9 @@ pub fn next(report: &Report, output: &Path, kind: Kind) -> String {
 fn planned(report: &Report) -> Vec<Layer> {
     let layers = report.plan.layers.iter().map(|planned| {
         let entry = report.ledger.last(&planned.name);
-        let stages = planned.treatment.iter().flat_map(|treatment| treatment.stages.iter().map(ToString::to_string));
-        let stages: Vec<String> = stages.collect();
+        // As it was done: the plan may leave a curvature open.
+        let stages = report.ledger.entries.iter().filter(|entry| entry.layer == planned.name);
+        let stages: Vec<&str> = stages.map(|entry| entry.scheme.as_str()).collect();
         Layer {
             name: planned.name.clone(),
             shape: planned.shape.to_vec(),

@@ -11,6 +11,7 @@ const ALL: &[(&str, &str)] = &[
     ("gptq-int4-g128", include_str!("../../../configs/gptq-int4-g128.toml")),
     ("gptq-int4-act-order", include_str!("../../../configs/gptq-int4-act-order.toml")),
     ("gptq-int3-g128", include_str!("../../../configs/gptq-int3-g128.toml")),
+    ("gptq-slog5-g128", include_str!("../../../configs/gptq-slog5-g128.toml")),
     ("gptq-int2-g64", include_str!("../../../configs/gptq-int2-g64.toml")),
     ("cascade-int8-int4", include_str!("../../../configs/cascade-int8-int4.toml")),
     ("rtn-int8", include_str!("../../../configs/rtn-int8.toml")),

@@ -198,10 +198,10 @@ impl<I: Clone> Stage<'_, I> {
         }
         let mut stats = Stats::at(tasks.iter().map(|task| task.site.clone()));
         let total = self.batches.len();
-        for index in 0..total {
+        for (index, batch) in self.batches.iter().enumerate() {
             match section {
                 Section::Embedding => {
-                    model.start(self.batches[index].clone(), &mut stats);
+                    model.start(batch.clone(), &mut stats);
                 }
                 Section::Block(block) => {
                     model.block(block, carries[index].clone(), &mut stats);

@@ -18,10 +18,10 @@ const HALVINGS: usize = 2;
 /// mu = argmin Σ h_j (ŵ_j(mu) − w_j)²
 /// ```
 ///
-/// with the scales that `request` asks for at each `mu`. The error has one valley: it is looked for on the ladder
-/// `mu = 2^k − 1`, `k = 0, 1, ...` until the error has risen twice, then the steps beside the best are halved. Large matrices
-/// are searched on rows spread over them; the uniform grid, `mu = 0`, is compared on all weights and kept where it is better,
-/// so the result is never worse than it.
+/// with the scales that `request` asks for at each `mu`: first on the ladder `mu = 2^k − 1`, all of it, because the error may be
+/// flat before it falls (under one large weight every small `mu` makes all others zero); then the steps beside the best are
+/// halved. Large matrices are searched on rows spread over them; the uniform grid, `mu = 0`, is compared on all weights and
+/// kept where it is better, so the result is never worse than it.
 pub(super) fn fit(w: &Matrix, bits: Bits, request: Request<'_>) -> Fit {
     let at =
         |w: &Matrix, mu: Mu| Fit::on(w, request.target.with_code(Code::LogSigned { bits, mu }), request, Map::Nearest);
@@ -38,19 +38,11 @@ pub(super) fn fit(w: &Matrix, bits: Bits, request: Request<'_>) -> Fit {
     if uniform.error(w, request.importance) < found.error(w, request.importance) { uniform } else { found }
 }
 
-/// The `mu` of the least error along its one valley.
+/// The `mu` of the least error on the ladder, the first of equals, and then beside it.
 fn search(error: impl Fn(Mu) -> f64) -> Mu {
-    let mut ladder: Vec<(Mu, f64)> = Vec::new();
-    let mut best = 0;
-    for mu in (0..=LADDER).filter_map(|step| Mu::new((step as f32).exp2() - 1.0)) {
-        ladder.push((mu, error(mu)));
-        if ladder[ladder.len() - 1].1 < ladder[best].1 {
-            best = ladder.len() - 1;
-        }
-        if ladder.len() > best + 2 {
-            break;
-        }
-    }
+    let steps = (0..=LADDER).filter_map(|step| Mu::new((step as f32).exp2() - 1.0));
+    let ladder: Vec<(Mu, f64)> = steps.map(|mu| (mu, error(mu))).collect();
+    let best = (0..ladder.len()).min_by(|a, b| ladder[*a].1.total_cmp(&ladder[*b].1)).unwrap_or_default();
     let mut middle = ladder[best];
     let mut low = ladder[best.saturating_sub(1)].0;
     let mut high = ladder[(best + 1).min(ladder.len() - 1)].0;
