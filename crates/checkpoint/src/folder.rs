@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use memmap2::MmapOptions;
 use serde_json::Value;
 
-use crate::header::{Container, Header, is_pickled};
+use crate::header::{Container, Header, Range, is_pickled};
 use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
 use crate::lsq::{self, LSQ_WEIGHTS, LsqError, Stored};
 use crate::manifest::Sha256Sum;
@@ -25,12 +26,21 @@ const OWN_KEYS: &str = "quench";
 pub struct Folder {
     path: PathBuf,
     files: Vec<Header>,
-    /// By name: which file, and whether its checksum was found right.
-    tensors: BTreeMap<String, (usize, OnceLock<()>)>,
+    tensors: BTreeMap<String, Place>,
     metadata: BTreeMap<String, String>,
     manifest: Manifest,
     /// Read when it is first asked for.
     quantization: OnceLock<Option<Value>>,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+struct Place {
+    /// Which of the files.
+    file: usize,
+    range: Range,
+    /// Set once its checksum was found right.
+    verified: OnceLock<()>,
 }
 
 impl Folder {
@@ -95,35 +105,39 @@ impl Folder {
     }
 
     /// Joins the files, each already checked on its own.
-    fn gather(path: &Path, files: Vec<Header>) -> Result<Self, CheckpointError> {
-        let mut tensors = BTreeMap::new();
+    fn gather(path: &Path, mut files: Vec<Header>) -> Result<Self, CheckpointError> {
+        let paths: Vec<_> = files.iter().map(|file| file.path.clone()).collect();
+        let mut tensors = BTreeMap::<String, Place>::new();
         let mut metadata = BTreeMap::<String, (usize, String)>::new();
         let mut manifest = Manifest::default();
         let mut layers = BTreeMap::new();
-        for (at, file) in files.iter().enumerate() {
-            let first = |earlier: usize| files[earlier].path.to_path_buf();
-            let second = || file.path.to_path_buf();
-            for name in file.tensors.keys() {
-                if let Some((earlier, _)) = tensors.insert(name.clone(), (at, OnceLock::new())) {
-                    let tensor = name.clone();
-                    return Err(CheckpointError::DuplicateTensor { tensor, first: first(earlier), second: second() });
+        // What is joined is moved, not copied: of a small network's file, names and checksums are a good part.
+        for (at, file) in files.iter_mut().enumerate() {
+            let first = |earlier: usize| paths[earlier].to_path_buf();
+            let second = || paths[at].to_path_buf();
+            for (name, range) in mem::take(&mut file.tensors) {
+                if let Some(Place { file, .. }) = tensors.get(&name) {
+                    let (tensor, first) = (name, first(*file));
+                    return Err(CheckpointError::DuplicateTensor { tensor, first, second: second() });
                 }
+                tensors.insert(name, Place { file: at, range, verified: OnceLock::new() });
             }
-            for (key, value) in &file.metadata {
+            for (key, value) in mem::take(&mut file.metadata) {
                 let (earlier, kept) = metadata.entry(key.clone()).or_insert_with(|| (at, value.clone()));
-                if kept != value && key.starts_with(OWN_KEYS) {
-                    let (key, first) = (key.clone(), first(*earlier));
+                if *kept != value && key.starts_with(OWN_KEYS) {
+                    let first = first(*earlier);
                     return Err(CheckpointError::MetadataDisagrees { key, first, second: second() });
                 }
             }
-            for (layer, coded) in &file.manifest.layers {
+            let Manifest { layers: own, sha256 } = mem::take(&mut file.manifest);
+            for (layer, coded) in own {
                 if let Some(earlier) = layers.insert(layer.clone(), at) {
                     let key = format!("layer {layer}");
                     return Err(CheckpointError::MetadataDisagrees { key, first: first(earlier), second: second() });
                 }
-                manifest.layers.insert(layer.clone(), coded.clone());
+                manifest.layers.insert(layer, coded);
             }
-            manifest.sha256.extend(file.manifest.sha256.iter().map(|(name, sum)| (name.clone(), *sum)));
+            manifest.sha256.extend(sha256);
         }
         let metadata = metadata.into_iter().map(|(key, (_, value))| (key, value)).collect();
         Ok(Self { path: path.to_path_buf(), files, tensors, metadata, manifest, quantization: OnceLock::new() })
@@ -153,21 +167,19 @@ impl Source for Folder {
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
-        let (file, _) = self.tensors.get(name)?;
-        Some(self.files[*file].tensors[name].info.clone())
+        self.tensors.get(name).map(|place| place.range.info.clone())
     }
 
     fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
-        let Some((file, verified)) = self.tensors.get(name) else {
+        let Some(Place { file, range, verified }) = self.tensors.get(name) else {
             return Err(CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() });
         };
         let header = &self.files[*file];
-        let Header { path, file, tensors, .. } = header;
-        let range = &tensors[name];
         #[cfg(feature = "pytorch")]
         if let Container::Pytorch(tensors) = &header.container {
-            return crate::pytorch::view(path, name, &range.info, &tensors[name]);
+            return crate::pytorch::view(&header.path, name, &range.info, &tensors[name]);
         }
+        let Header { path, file, .. } = header;
         let view = if range.len == 0 {
             // Nothing can be mapped at the end of a file.
             TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), Vec::new())?
@@ -203,8 +215,7 @@ impl Source for Folder {
     }
 
     fn stored_bytes(&self, name: &str) -> Option<u64> {
-        let (file, _) = self.tensors.get(name)?;
-        Some(self.files[*file].tensors[name].len)
+        self.tensors.get(name).map(|place| place.range.len)
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {

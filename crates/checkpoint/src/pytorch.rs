@@ -169,8 +169,9 @@ mod tests {
 
     #[test]
     fn a_folder_has_its_weights_in_one_pytorch_file_or_in_shards() {
-        let index = br#"{"weight_map":{"fc.weight":"a.bin","fc.steps":"a.bin","conv1.weight":"b.bin"}}"#;
-        let cases: [(&[(&str, &str)], &[&str]); 3] = [
+        /// The files, each with the fixture that it is; and the names of its tensors.
+        type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+        let cases: [Case; 3] = [
             (&[("best.th", "nested.th")], &["fc.weight"]),
             (&[("pytorch_model.bin", "state.pth"), ("optimizer.pt", "plain.pth")], &["fc.steps", "fc.weight"]),
             (
@@ -178,6 +179,7 @@ mod tests {
                 &["conv1.weight", "fc.steps", "fc.weight", "linear.weight"],
             ),
         ];
+        let index = br#"{"weight_map":{"fc.weight":"a.bin","fc.steps":"a.bin","conv1.weight":"b.bin"}}"#;
         for (files, names) in cases {
             let folder = tempfile::tempdir().unwrap();
             for (name, from) in files {
