@@ -362,7 +362,7 @@ mod tests {
         classification.add(&[4, 5], logits, &[]).unwrap();
         let alone = classification.finish(&Bootstrap::default());
         assert_eq!((alone.dense.top_1, alone.dense.top_5, alone.candidates.len()), (0.0, Some(0.5), 0));
-        assert!(alone.table().contains("| dense |      2 |"), "{}", alone.table());
+        assert!(alone.table().contains("|      2 | 0.00 % |"), "{}", alone.table());
     }
 
     #[test]
