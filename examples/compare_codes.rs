@@ -10,14 +10,13 @@ use quench::job::{Job, Overwrite, Report};
 use quench::models::text::TextSource;
 use quench::quantize::Recipe;
 
-/// Names, the code without its width, and what else a rule says.
-const CODES: [(&str, &str, &str); 6] = [
-    ("uniform, RTN", "int", "method = \"rtn\""),
-    ("uniform, GPTQ", "int", "order = \"static\""),
-    ("slog, RTN", "slog", "method = \"rtn\"\nmu = \"search\""),
-    ("slog, GPTQ", "slog", "order = \"static\"\nmu = \"search\""),
-    ("published log", "plog", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"tensor\""),
-    ("published log, rows", "plog", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"row\""),
+/// Names, the code with `*` for its width, and what else a rule says.
+const CODES: [(&str, &str, &str); 5] = [
+    ("uniform, RTN", "int*", "method = \"rtn\""),
+    ("uniform, GPTQ", "int*", "order = \"static\""),
+    ("slog, RTN", "slog*:mu*", "method = \"rtn\""),
+    ("slog, GPTQ", "slog*:mu*", "order = \"static\""),
+    ("published log", "plog*", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"tensor\""),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,10 +28,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bits = if bits.is_empty() { (2..=8).collect() } else { bits };
     let work = std::env::temp_dir().join(format!("quench-codes-{}", std::process::id()));
     for (index, (bits, code)) in bits.iter().flat_map(|bits| CODES.map(|code| (*bits, code))).enumerate() {
-        let (name, family, rule) = code;
+        let (name, code, rule) = code;
+        let code = code.replacen('*', &bits.to_string(), 1);
         let group = if rule.contains("group") { "" } else { "group = 64\n" };
-        let recipe =
-            format!("name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"{family}{bits}\"\n{group}{rule}\n");
+        let recipe = format!("name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n");
         let job = Job {
             model: model.into(),
             output: work.join("out"),

@@ -130,6 +130,15 @@ pub fn sample(
     Ok(drawn)
 }
 
+/// The sentences of one language.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Corpus {
+    /// The language, if it is told apart.
+    pub language: Option<String>,
+    /// In any order.
+    pub sentences: Vec<String>,
+}
+
 /// Draws sentences, equally many of each language: together `samples`, rounded up to that, or fewer where there are no more.
 ///
 /// A sentence is encoded with what the tokenizer puts around it and, if it is longer than `length` tokens, cut before the last.
@@ -139,7 +148,7 @@ pub fn sample(
 ///
 /// If the tokenizer fails on a sentence.
 pub fn sentences(
-    languages: &[(Option<String>, Vec<String>)],
+    languages: &[Corpus],
     tokenizer: &Tokenizer,
     samples: usize,
     length: usize,
@@ -147,7 +156,7 @@ pub fn sentences(
 ) -> Result<Vec<Sample>, ModelError> {
     let wanted = samples.div_ceil(languages.len().max(1));
     let mut drawn = Vec::new();
-    for (language, sentences) in languages {
+    for Corpus { language, sentences } in languages {
         let mut order: Vec<&String> = sentences.iter().collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         for sentence in order.into_iter().take(wanted) {
@@ -382,14 +391,17 @@ mod tests {
         write_folder(model.path(), 258, &bytes_tokenizer(true));
         let tokenizer = Tokenizer::open(model.path()).unwrap();
         let lines = |word: &str, count: usize| (0..count).map(|line| format!("{word} {line}")).collect::<Vec<_>>();
-        let languages = [(Some("en".to_owned()), lines("line", 40)), (None, lines("x", 2))];
+        let languages = [
+            Corpus { language: Some("en".to_owned()), sentences: lines("line", 40) },
+            Corpus { language: None, sentences: lines("x", 2) },
+        ];
         let drawn = sentences(&languages, &tokenizer, 10, 6, 1).unwrap();
         assert_eq!(drawn.iter().filter(|sample| sample.language.is_some()).count(), 5);
         assert_eq!(drawn.len(), 7, "there are two sentences of the second");
         assert_eq!(drawn, sentences(&languages, &tokenizer, 10, 6, 1).unwrap());
         assert_ne!(drawn, sentences(&languages, &tokenizer, 10, 6, 2).unwrap());
         let whole = tokenizer.encode("line 17", true).unwrap();
-        let one = [(None, vec!["line 17".to_owned()])];
+        let one = [Corpus { language: None, sentences: vec!["line 17".to_owned()] }];
         assert_eq!(sentences(&one, &tokenizer, 1, 100, 0).unwrap()[0].ids, whole);
         let cut = sentences(&one, &tokenizer, 1, 4, 0).unwrap().remove(0).ids;
         assert_eq!(cut, [&whole[..3], &whole[whole.len() - 1..]].concat());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Bootstrap, Candidate, EvalError, Measured, SentenceComparison, Task};
-use quench_models::text::{TextSource, sentences};
+use quench_models::text::{Corpus, TextSource, sentences};
 use quench_models::{Encoder, ModelError, Sentences, Tokenizer};
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation};
@@ -113,8 +113,8 @@ impl Subject for Encoder {
 }
 
 /// The sentences of each language, in the order in which the languages first appear.
-fn by_language(from: &[TextSource]) -> Result<Vec<(Option<String>, Vec<String>)>, JobError> {
-    let mut languages: Vec<(Option<String>, Vec<String>)> = Vec::new();
+fn by_language(from: &[TextSource]) -> Result<Vec<Corpus>, JobError> {
+    let mut languages: Vec<Corpus> = Vec::new();
     for source in from {
         let mut sentences = Vec::new();
         for path in &source.paths {
@@ -127,9 +127,9 @@ fn by_language(from: &[TextSource]) -> Result<Vec<(Option<String>, Vec<String>)>
                 sentences.extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
             }
         }
-        match languages.iter_mut().find(|(language, _)| *language == source.language) {
-            Some((_, all)) => all.extend(sentences),
-            None => languages.push((source.language.clone(), sentences)),
+        match languages.iter_mut().find(|corpus| corpus.language == source.language) {
+            Some(corpus) => corpus.sentences.extend(sentences),
+            None => languages.push(Corpus { language: source.language.clone(), sentences }),
         }
     }
     Ok(languages)
