@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use quench::eval::Measured;
 use quench::job::{Job, Overwrite, Report};
+use quench::models::Kind;
 use quench::models::text::TextSource;
 use quench::quantize::Recipe;
 
@@ -24,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [model, calibration, evaluation, bits @ ..] = &arguments[..] else {
         return Err("usage: compare_codes MODEL_FOLDER CALIBRATION EVALUATION[,EVALUATION...] [BITS...]".into());
     };
+    // A sentence has few tokens.
+    let samples = if Kind::of(model.as_ref())? == Kind::Encoder { 1024 } else { 128 };
     let bits: Vec<u32> = bits.iter().map(|bits| bits.parse()).collect::<Result<_, _>>()?;
     let bits = if bits.is_empty() { (2..=8).collect() } else { bits };
     let work = std::env::temp_dir().join(format!("quench-codes-{}", std::process::id()));
@@ -31,7 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (name, code, rule) = code;
         let code = code.replacen('*', &bits.to_string(), 1);
         let group = if rule.contains("group") { "" } else { "group = 64\n" };
-        let recipe = format!("name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n");
+        let recipe = format!(
+            "name = \"{name}\"\n[calibration]\nsamples = {samples}\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n"
+        );
         let job = Job {
             model: model.into(),
             output: work.join("out"),

@@ -613,3 +613,39 @@ fn data_of_another_kind_of_model_is_one_error() {
     bench.run(&["quantize", "net", "--prompt", "x", "-o", "x"]).refuses(&["--prompt", "image classifier"]).unwrap();
     bench.run(&["generate", "net", "--prompt", "x"]).refuses(&["resnet_cifar"]).unwrap();
 }
+
+#[test]
+fn packed_layers_go_to_other_tools_and_come_back() {
+    let bench = Bench::new();
+    bench.quantize(&TEXTS).succeeds();
+    let score = |folder: &str| {
+        let arguments = ["eval", folder, "--against", "model", "--data", "evaluation.txt", "--length", "32"];
+        let table = bench.run(&[&arguments[..], &["--device", "flex"]].concat()).succeeds().out;
+        // Without the rules, which are as wide as the name of the folder.
+        let words = table.split_whitespace().filter(|word| !word.contains("---"));
+        words.collect::<Vec<_>>().join(" ").replace(folder, "out")
+    };
+    let own = score("out");
+    for dialect in ["gptq", "awq", "compressed-tensors"] {
+        let written = bench.run(&["convert", "out", dialect, "--to", dialect]).succeeds().out;
+        assert!(written.contains("14 layers"), "{written}");
+        let inspected = bench.run(&["inspect", dialect]).succeeds().out;
+        assert!(inspected.contains(dialect) && inspected.contains("int4/16/f16") != (dialect == "awq"), "{inspected}");
+        let config: Value = serde_json::from_slice(&fs::read(bench.at(dialect).join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["quantization_config"]["quant_method"], dialect);
+        bench.run(&["convert", dialect, "back", "--to", "quench", "--force"]).succeeds();
+        let config: Value = serde_json::from_slice(&fs::read(bench.at("back/config.json")).unwrap()).unwrap();
+        assert_eq!(config["quantization_config"]["quant_method"], "quench");
+        if dialect != "awq" {
+            // That has zero points in every layer, with which sums are rounded in another way.
+            assert_eq!((score(dialect), score("back")), (own.clone(), own.clone()), "{dialect}");
+        }
+        let again = ["quantize", dialect, "-r", "recipe.toml", "-o", "x", "-c", "calibration.txt"];
+        bench.run(&again).refuses(&["already quantized", "q_proj"]).unwrap();
+    }
+    bench.write("recipe.toml", RECIPE.replace("int4", "nf4"));
+    bench.quantize(&[&TEXTS[..], &["--force"]].concat()).succeeds();
+    let before = bench.listing();
+    bench.run(&["convert", "out", "x", "--to", "gptq"]).refuses(&["nf4", "gptq", "q_proj"]).unwrap();
+    assert!(bench.listing() == before);
+}
