@@ -641,11 +641,11 @@ fn packed_layers_go_to_other_tools_and_come_back() {
             assert_eq!((score(dialect), score("back")), (own.clone(), own.clone()), "{dialect}");
         }
         let again = ["quantize", dialect, "-r", "recipe.toml", "-o", "x", "-c", "calibration.txt"];
-        bench.run(&again).refuses(&["already quantized", "q_proj"]).unwrap();
+        bench.run(&again).refuses(&["already quantized", "down_proj"]).unwrap();
     }
     bench.write("recipe.toml", RECIPE.replace("int4", "nf4"));
     bench.quantize(&[&TEXTS[..], &["--force"]].concat()).succeeds();
     let before = bench.listing();
-    bench.run(&["convert", "out", "x", "--to", "gptq"]).refuses(&["nf4", "gptq", "q_proj"]).unwrap();
+    bench.run(&["convert", "out", "x", "--to", "gptq"]).refuses(&["nf4", "gptq", "down_proj"]).unwrap();
     assert!(bench.listing() == before);
 }
