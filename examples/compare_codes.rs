@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: compare_codes MODEL_FOLDER CALIBRATION EVALUATION[,EVALUATION...] [BITS...]".into());
     };
     // A sentence has few tokens.
-    let samples = if Kind::of(model.as_ref())? == Kind::Encoder { 1024 } else { 128 };
+    let samples = if Kind::of(model.as_ref())? == Kind::Encoder { 512 } else { 128 };
     let bits: Vec<u32> = bits.iter().map(|bits| bits.parse()).collect::<Result<_, _>>()?;
     let bits = if bits.is_empty() { (2..=8).collect() } else { bits };
     let work = std::env::temp_dir().join(format!("quench-codes-{}", std::process::id()));
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let code = code.replacen('*', &bits.to_string(), 1);
         let group = if rule.contains("group") { "" } else { "group = 64\n" };
         let recipe = format!(
-            "name = \"{name}\"\n[calibration]\nsamples = {samples}\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n"
+            "name = \"{name}\"\n[calibration]\nsamples = {samples}\nbatch = 32\n[evaluation]\nbatch = 32\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n"
         );
         let job = Job {
             model: model.into(),

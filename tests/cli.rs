@@ -630,7 +630,8 @@ fn packed_layers_go_to_other_tools_and_come_back() {
         let written = bench.run(&["convert", "out", dialect, "--to", dialect]).succeeds().out;
         assert!(written.contains("14 layers"), "{written}");
         let inspected = bench.run(&["inspect", dialect]).succeeds().out;
-        assert!(inspected.contains(dialect) && inspected.contains("int4/16/f16") != (dialect == "awq"), "{inspected}");
+        let scheme = if dialect == "awq" { " uint4/16/f16" } else { " int4/16/f16" };
+        assert!(inspected.contains(dialect) && inspected.contains(scheme), "{inspected}");
         let config: Value = serde_json::from_slice(&fs::read(bench.at(dialect).join("config.json")).unwrap()).unwrap();
         assert_eq!(config["quantization_config"]["quant_method"], dialect);
         bench.run(&["convert", dialect, "back", "--to", "quench", "--force"]).succeeds();
