@@ -12,11 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use cases::{Case, Sample, any_case, few, table};
+use cases::{Case, Columns, Sample, any_case, few, table};
 use oracle::{F32_ROUNDOFF, close, equal, product, rounded_product};
 use proptest::prelude::*;
 use quench::format::{Group, Packed};
-use quench::kernels::{Activations, QTensor, Side};
+use quench::kernels::{Activations, QTensor, Side, Window};
 
 /// The devices that this build has.
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
@@ -233,6 +233,50 @@ fn x_of_any_rank_and_empty_batches() {
             Ok(())
         }],
     );
+}
+
+/// A convolution is the product of its matrix with what the window sees, here by loops.
+#[test]
+fn convolutions_are_products_of_what_the_window_sees() {
+    const IMAGE: [usize; 4] = [2, 3, 7, 6];
+    const OUT: usize = 5;
+    let [batch, channels, height, width] = IMAGE;
+    let windows = [
+        Window::square(1),
+        Window { padding: [1, 1], ..Window::square(3) },
+        Window { kernel: [3, 2], stride: [2, 1], padding: [1, 0], dilation: [1, 2] },
+    ];
+    for (name, device) in devices() {
+        for (window, scheme) in windows.iter().flat_map(|window| ["slog5/16/f16", "int4/32/f16"].map(|s| (window, s))) {
+            let [kh, kw] = window.kernel;
+            let columns = channels * kh * kw;
+            let scheme = scheme.parse().unwrap();
+            let case = Case { scheme, shape: [OUT, columns], rows: 1, columns: Columns::Natural };
+            let packed = Sample::new(&case, 9).packed;
+            let x: Vec<f32> = (0..IMAGE.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect();
+            let [lines, places] = window.output([height, width]);
+            let mut rows = Vec::new();
+            for (image, line, place) in
+                (0..batch).flat_map(|b| (0..lines).flat_map(move |l| (0..places).map(move |p| (b, l, p))))
+            {
+                for (channel, i, j) in
+                    (0..channels).flat_map(|c| (0..kh).flat_map(move |i| (0..kw).map(move |j| (c, i, j))))
+                {
+                    let at = |axis: usize, to: usize, k: usize| {
+                        (to * window.stride[axis] + k * window.dilation[axis]).checked_sub(window.padding[axis])
+                    };
+                    let pixel = at(0, line, i).zip(at(1, place, j)).filter(|(y, x)| *y < height && *x < width);
+                    rows.push(pixel.map_or(0.0, |(y, x_)| x[((image * channels + channel) * height + y) * width + x_]));
+                }
+            }
+            let expected = product(&rows, &packed.decode(), [OUT, columns], Side::Transposed);
+            let y = exact(&packed, &device).convolve(tensor(&x, IMAGE, &device), None, window);
+            assert_eq!(y.dims(), [batch, OUT, lines, places], "{name} {window:?}");
+            let y = values(y.permute([0, 2, 3, 1]));
+            close("convolution", &y, &expected, F32_ROUNDOFF)
+                .unwrap_or_else(|e| panic!("{name} {window:?} {scheme}: {e}"));
+        }
+    }
 }
 
 #[test]
