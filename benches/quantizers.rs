@@ -9,7 +9,7 @@ use std::hint::black_box;
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::Bencher;
 use quench::format::Scheme;
-use quench::quantize::{Gram, Matrix, Method, Order, ScaleSearch};
+use quench::quantize::{Gram, Matrix, Method, Order, Refine, ScaleSearch};
 
 /// `[out, in]`.
 const SIZES: [usize; 2] = [512, 1024];
@@ -34,21 +34,21 @@ fn scheme() -> Scheme {
 
 #[divan::bench(args = SIZES, sample_count = 10)]
 fn rtn_absmax(bencher: Bencher, size: usize) {
-    let (w, method) = (matrix(size), Method::Rtn { search: ScaleSearch::AbsMax });
+    let (w, method) = (matrix(size), Method::rtn(ScaleSearch::AbsMax));
     bencher.bench_local(|| black_box(method.quantize("bench", &w, scheme(), None)));
 }
 
 #[divan::bench(args = SIZES, sample_count = 10)]
 fn rtn_mse(bencher: Bencher, size: usize) {
-    let (w, method) = (matrix(size), Method::Rtn { search: ScaleSearch::Mse });
+    let (w, method) = (matrix(size), Method::rtn(ScaleSearch::Mse));
     bencher.bench_local(|| black_box(method.quantize("bench", &w, scheme(), None)));
 }
 
 #[divan::bench(args = SIZES, sample_count = 10)]
 fn gptq_static_order(bencher: Bencher, size: usize) {
     let (w, g) = (matrix(size), gram(size));
-    let method = Method::Gptq { search: ScaleSearch::Mse, order: Order::Static, damping: 0.01, block: 128 };
+    let method = Method::Gptq { search: ScaleSearch::Mse, order: Order::Static, damping: 0.01, block: 128, refine: Refine::default() };
     let loss = |method: Method| method.quantize("bench", &w, scheme(), Some(&g)).expect("a good problem").output_loss;
-    assert!(loss(method) <= loss(Method::Rtn { search: ScaleSearch::Mse }), "GPTQ lost to rounding");
+    assert!(loss(method) <= loss(Method::rtn(ScaleSearch::Mse)), "GPTQ lost to rounding");
     bencher.bench_local(|| black_box(method.quantize("bench", &w, scheme(), Some(&g))));
 }

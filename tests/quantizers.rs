@@ -12,7 +12,7 @@ use quench::format::{Bits, Code, Packed, Scheme, published};
 use quench::models::text::{TextSource, sample};
 use quench::models::{ResNet, Tokenizer, ids, open};
 use quench::nn::{Model, Section};
-use quench::quantize::{Gram, Matrix, Method, Order, QuantizeError, Recipe, ScaleSearch, Stats, Target, run};
+use quench::quantize::{Gram, Matrix, Method, Order, QuantizeError, Recipe, Refine, ScaleSearch, Stats, Target, run};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -152,7 +152,7 @@ fn loss(decoded: &[f32], w: &Matrix, g: &[Vec<f64>]) -> f64 {
 }
 
 fn gptq(order: Order, block: usize) -> Method {
-    Method::Gptq { search: ScaleSearch::Mse, order, damping: 0.01, block }
+    Method::Gptq { search: ScaleSearch::Mse, order, damping: 0.01, block, refine: Refine::default() }
 }
 
 /// Every code, in natural order and in descending order with static groups, with blocks that do and do not divide the
@@ -187,7 +187,7 @@ fn equals_the_naive_implementation() {
         let g = gram64(&x);
         let gram = device_gram(&g, x.rows);
         let scheme: Scheme = format!("{code}/16/f16").parse().unwrap();
-        let plain = Method::Rtn { search: ScaleSearch::Mse }.quantize("test", &w, scheme, None).unwrap().packed;
+        let plain = Method::rtn(ScaleSearch::Mse).quantize("test", &w, scheme, None).unwrap().packed;
         for (order, block) in [(Order::Natural, 128), (Order::Natural, 7), (Order::Static, 16)] {
             let case = format!("{code} {order:?} block {block}");
             let fast = gptq(order, block).quantize("test", &w, scheme, Some(&gram)).unwrap();
@@ -247,8 +247,8 @@ fn gain_on_autoregressive_inputs() {
         // Eight bits over a uniform range: nothing is clipped, so the step is fixed.
         let scheme: Scheme = "int8/tensor/f32".parse().unwrap();
         let of = |method: Method| method.quantize("test", &w, scheme, Some(&gram)).unwrap().output_loss.unwrap();
-        let method = Method::Gptq { search: ScaleSearch::AbsMax, order: Order::Natural, damping: 1e-6, block: 64 };
-        let ratio = of(method) / of(Method::Rtn { search: ScaleSearch::AbsMax });
+        let method = Method::Gptq { search: ScaleSearch::AbsMax, order: Order::Natural, damping: 1e-6, block: 64, refine: Refine::default() };
+        let ratio = of(method) / of(Method::rtn(ScaleSearch::AbsMax));
         assert!((ratio / expected - 1.0).abs() < 0.05, "rho {rho}: {ratio}, expected {expected}");
     }
 }
@@ -303,7 +303,7 @@ proptest! {
         let (x, w) = problem(rows, columns, seed);
         let gram = device_gram(&gram64(&x), x.rows);
         let target: Target = format!("{code}/{group}/f16").parse().unwrap();
-        let method = Method::Gptq { search, order, damping: 0.01, block: 16 };
+        let method = Method::Gptq { search, order, damping: 0.01, block: 16, refine: Refine::default() };
         let solved = method.quantize("test", &w, target, Some(&gram)).unwrap();
         let (scheme, decoded) = (solved.packed.scheme(), solved.packed.decode());
         prop_assert!(decoded.iter().all(|v| v.is_finite()));
@@ -331,7 +331,7 @@ proptest! {
         let gram = device_gram(&g, 7);
         let of = |search| {
             let target: Target = target.parse().unwrap();
-            Method::Rtn { search }.quantize("test", &w, target, Some(&gram)).unwrap().packed
+            Method::rtn(search).quantize("test", &w, target, Some(&gram)).unwrap().packed
         };
         prop_assert_eq!(of(ScaleSearch::Gram), of(ScaleSearch::Mse));
     }
@@ -393,15 +393,15 @@ fn loud_inputs_are_weighed() {
     let gram = device_gram(&g, 1);
     for code in ["int3", "int4", "uint3", "nf4", "e2m1", "slog3", "slog4:mu*", "lns4:oct3", "plog4"] {
         let target: Target = format!("{code}/32/f16").parse().unwrap();
-        let loss = |search| Method::Rtn { search }.quantize("t", &w, target, Some(&gram)).unwrap().output_loss.unwrap();
+        let loss = |search| Method::rtn(search).quantize("t", &w, target, Some(&gram)).unwrap().output_loss.unwrap();
         let [absmax, mse, weighed] = [ScaleSearch::AbsMax, ScaleSearch::Mse, ScaleSearch::Gram].map(loss);
         assert!(weighed < 0.9 * mse.min(absmax), "{code}: {weighed} against {mse} and {absmax}");
     }
-    let error = Method::Rtn { search: ScaleSearch::Gram }
+    let error = Method::rtn(ScaleSearch::Gram)
         .quantize("layers.3", &w, "int4/32/f16".parse::<Scheme>().unwrap(), None)
         .unwrap_err();
     assert!(error.to_string().contains("layer layers.3: rtn with search = \"gram\" needs calibration"), "{error}");
-    let error = Method::Rtn { search: ScaleSearch::Unscaled }
+    let error = Method::rtn(ScaleSearch::Unscaled)
         .quantize("layers.3", &w, "int4/32/f16".parse::<Scheme>().unwrap(), None)
         .unwrap_err();
     assert!(error.to_string().contains("plog2..plog16"), "{error}");
@@ -469,7 +469,7 @@ fn never_worse_than_rounding_on_real_layers() {
                     };
                     let solved = gptq(Order::Static, 128).quantize(&part.name, &w, scheme, Some(gram)).unwrap();
                     let plain =
-                        Method::Rtn { search: ScaleSearch::Mse }.quantize(&part.name, &w, scheme, None).unwrap();
+                        Method::rtn(ScaleSearch::Mse).quantize(&part.name, &w, scheme, None).unwrap();
                     rescued[0] += solved.rounded_rows;
                     rescued[1] += rows;
                     let (solved, plain) = (energy(solved.packed.decode()), energy(plain.packed.decode()));

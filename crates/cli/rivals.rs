@@ -326,7 +326,7 @@ fn grouped(matrix: &Matrix, scheme: Scheme) -> Score {
 fn searched(matrix: &Matrix, code: Code) -> Option<Score> {
     let [rows, columns] = matrix.shape;
     let w = quantize::Matrix { rows, columns, values: matrix.values.clone() };
-    let packed = Method::Rtn { search: ScaleSearch::Mse }.quantize("", &w, scheme(code, 128), None).ok()?.packed;
+    let packed = Method::rtn(ScaleSearch::Mse).quantize("", &w, scheme(code, 128), None).ok()?.packed;
     let mut tally = Tally { signal: matrix.energy(), count: matrix.len() as u64, ..Tally::default() };
     for (w, decoded) in matrix.values.iter().zip(packed.decode()) {
         tally.noise += (f64::from(*w) - f64::from(decoded)).powi(2);

@@ -19,7 +19,7 @@ mod text;
 pub use error::QuantizeError;
 pub use ledger::{Entry, Ledger};
 pub use plan::{Plan, Planned, Treatment};
-pub use quantizer::{Matrix, Method, Order, ScaleSearch};
+pub use quantizer::{Matrix, Method, Order, Refine, ScaleSearch};
 pub use recipe::{Gates, LanguageGates, Recipe};
 pub use run::{Event, Finished, Journal, run};
 pub use stats::{Gram, Stats};

@@ -79,8 +79,9 @@ impl Recipe {
         let code = rule.code.filter(|_| rule.action == Action::Quantize && !kept)?;
         let method = match rule.method() {
             // A table is looked up, not multiplied: it has no inputs that errors could be weighed by.
-            Method::Rtn { search } | Method::Gptq { search, .. } if layer.site.is_empty() => {
-                Method::Rtn { search: if search == ScaleSearch::Gram { ScaleSearch::Mse } else { search } }
+            Method::Rtn { search, .. } | Method::Gptq { search, .. } if layer.site.is_empty() => {
+                let search = if search == ScaleSearch::Gram { ScaleSearch::Mse } else { search };
+                Method::rtn(search)
             }
             method => method,
         };

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use quench_format::{Code, FloatKind, Group, Scale};
 use serde::{Deserialize, Serialize};
 
-use crate::quantizer::{Method, Order, ScaleSearch};
+use crate::quantizer::{Method, Order, Refine, ScaleSearch};
 use crate::{CodeChoice, QuantizeError, Target, text};
 
 /// A request in the user's words: rules over layer names, calibration, and gates.
@@ -172,6 +172,13 @@ pub struct Rule {
     /// GPTQ: columns per lazy batch update.
     #[serde(default = "default_block")]
     pub block: usize,
+    /// Whether scales and zero points are refitted to the codes in closed form; where it is not said, GPTQ does and plain
+    /// rounding does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refit: Option<bool>,
+    /// Most sweeps of coordinate descent over the codes; where it is not said, 4 for GPTQ and 0 for plain rounding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descent: Option<usize>,
 }
 
 /// Whether a rule quantizes or keeps.
@@ -195,6 +202,9 @@ pub enum MethodName {
     #[default]
     Gptq,
 }
+
+/// Sweeps where a recipe does not say.
+const DESCENT: usize = 4;
 
 fn default_damping() -> f64 {
     0.01
@@ -374,9 +384,16 @@ impl Rule {
             None if self.is_published_codec() => ScaleSearch::AbsMax,
             None => ScaleSearch::default(),
         };
+        let refines = self.method == MethodName::Gptq;
+        let refine = Refine {
+            refit: self.refit.unwrap_or(refines),
+            descent: self.descent.unwrap_or(if refines { DESCENT } else { 0 }),
+        };
         match self.method {
-            MethodName::Rtn => Method::Rtn { search },
-            MethodName::Gptq => Method::Gptq { search, order: self.order, damping: self.damping, block: self.block },
+            MethodName::Rtn => Method::Rtn { search, refine },
+            MethodName::Gptq => {
+                Method::Gptq { search, order: self.order, damping: self.damping, block: self.block, refine }
+            }
         }
     }
 }
@@ -485,7 +502,7 @@ mod tests {
             Recipe::from_toml(&text).unwrap()
         };
         let unscaled = recipe("plog4").without_scales().unwrap();
-        assert_eq!(unscaled.rules[0].method(), Method::Rtn { search: ScaleSearch::Unscaled });
+        assert_eq!(unscaled.rules[0].method(), Method::rtn(ScaleSearch::Unscaled));
         assert_eq!(Recipe::from_toml(&unscaled.to_toml()).unwrap(), unscaled);
         let error = recipe("slog4").without_scales().unwrap_err().to_string();
         assert!(error.contains("plog2..plog16"), "{error}");

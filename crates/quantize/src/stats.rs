@@ -95,6 +95,11 @@ impl Gram {
         }
         energies
     }
+
+    /// `tr(E G Eᵀ) / tr(W G Wᵀ)`: the part of the output's energy that is error.
+    pub fn share(&self, errors: &Matrix, w: &Matrix) -> f64 {
+        self.energy(errors).iter().sum::<f64>() / self.energy(w).iter().sum::<f64>().max(f64::MIN_POSITIVE)
+    }
 }
 
 /// A tap that sums Gram matrices at the sites it was asked about, and lets every activation through unchanged.

@@ -109,7 +109,7 @@ mod tests {
     fn found(w: &Matrix, target: &str, search: ScaleSearch, others: &[f32]) -> (f32, f64, Vec<f64>) {
         let run = |target: &str| {
             let target: crate::Target = target.parse().unwrap();
-            let packed = Method::Rtn { search }.quantize("test", w, target, None).unwrap().packed;
+            let packed = Method::rtn(search).quantize("test", w, target, None).unwrap().packed;
             let noise = packed.decode().iter().zip(&w.values).map(|(q, w)| f64::from(q - w).powi(2)).sum::<f64>();
             (packed.scheme(), noise)
         };

@@ -135,6 +135,133 @@ impl Fit {
         column / self.size
     }
 
+    /// The stored columns of a group.
+    pub(super) fn columns_of(&self, group: usize) -> std::ops::Range<usize> {
+        group * self.size..((group + 1) * self.size).min(self.columns)
+    }
+
+    /// Groups in a row.
+    pub(super) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Whether groups have zero points.
+    pub(super) fn has_zeros(&self) -> bool {
+        self.zeros.is_some()
+    }
+
+    /// The scale of a group as it decodes.
+    pub(super) fn scale(&self, row: usize, group: usize) -> f32 {
+        self.effective[row * self.groups + group]
+    }
+
+    /// What `code` stands for at the scale 1.
+    pub(super) fn level(&self, row: usize, group: usize, code: u16) -> f32 {
+        let zero = self.zeros.as_ref().map_or(0.0, |zeros| f32::from(zeros[self.stored(row, group)]));
+        self.levels.grid.level(code) - zero
+    }
+
+    /// Where the scale of a group is stored: one serves all rows with [`Group::Tensor`].
+    fn stored(&self, row: usize, group: usize) -> usize {
+        if self.scheme.group == Group::Tensor { 0 } else { row * self.groups + group }
+    }
+
+    /// Moves the scale of `group` in every row to where a loss is least, and returns by how much it moved.
+    ///
+    /// - `parabolas`: `(b, c)` for each row, where a step `δ` of the scale changes the loss by `2bδ + cδ²`
+    pub(super) fn step_scales(&mut self, group: usize, parabolas: &[(f64, f64)]) -> Vec<f32> {
+        if self.scheme.group == Group::Tensor {
+            let sum = parabolas.iter().fold((0.0, 0.0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+            let step = self.step_scale(0, self.effective[0], sum);
+            let scale = self.stored_scale(0);
+            self.effective.fill(scale);
+            return vec![step; self.rows];
+        }
+        let of_row = |(row, parabola): (usize, &(f64, f64))| {
+            let at = row * self.groups + group;
+            let step = self.step_scale(at, self.effective[at], *parabola);
+            self.effective[at] = self.stored_scale(at);
+            step
+        };
+        parabolas.iter().enumerate().map(of_row).collect()
+    }
+
+    /// Stores the best scale in place of `scale`, if it is better, and returns the step.
+    fn step_scale(&mut self, at: usize, scale: f32, (slope, curvature): (f64, f64)) -> f32 {
+        let ideal = (f64::from(scale) - slope / curvature) as f32;
+        if !ideal.is_finite() {
+            return 0.0;
+        }
+        let better = |candidate: f32| {
+            let step = f64::from(candidate) - f64::from(scale);
+            candidate != 0.0 && step * (2.0 * slope + step * curvature) < 0.0
+        };
+        match (&mut self.scales, self.scheme.scale) {
+            (Scales::Float(scales), Scale::Float(kind)) => {
+                let candidate = rounded(kind, ideal);
+                if !better(candidate) {
+                    return 0.0;
+                }
+                scales[at] = candidate;
+                candidate - scale
+            }
+            (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
+                let outer = outer[outer_of(group, at, self.groups)];
+                let grid = code.grid();
+                let inner = grid.nearest(ideal / outer);
+                let candidate = outer * grid.level(inner);
+                if !better(candidate) {
+                    return 0.0;
+                }
+                codes[at] = inner;
+                candidate - scale
+            }
+            _ => unreachable!("the form of the scales is that of the scheme"),
+        }
+    }
+
+    /// A scale as it decodes from what is stored.
+    fn stored_scale(&self, at: usize) -> f32 {
+        match (&self.scales, self.scheme.scale) {
+            (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
+                outer[outer_of(group, at, self.groups)] * code.level(codes[at])
+            }
+            (Scales::Float(scales), _) => scales[at],
+            _ => unreachable!("the form of the scales is that of the scheme"),
+        }
+    }
+
+    /// Moves the zero point of `group` in every row to where a loss is least, and returns by how much its weights moved.
+    ///
+    /// - `slopes`, `curvature`: a step `δ` of all weights of the group in row `r` changes the loss by
+    ///   `2 slopes[r] δ + curvature δ²`
+    pub(super) fn step_zeros(&mut self, group: usize, slopes: &[f64], curvature: f64) -> Vec<f32> {
+        let top = (self.scheme.code.len() - 1) as f64;
+        let shared = self.scheme.group == Group::Tensor;
+        let (rows, scales, groups) = (self.rows, &self.effective, self.groups);
+        let Some(zeros) = &mut self.zeros else { return vec![0.0; rows] };
+        let mut step_of = |at: usize, scale: f64, slope: f64, curvature: f64| {
+            let old = f64::from(zeros[at]);
+            // A larger zero point makes the weights smaller.
+            let new = (old + slope / (scale * curvature)).round_ties_even().clamp(0.0, top);
+            let step = scale * (old - new);
+            if !(step * (2.0 * slope + step * curvature) < 0.0) {
+                return 0.0;
+            }
+            zeros[at] = new as u16;
+            step as f32
+        };
+        if shared {
+            let step = step_of(0, f64::from(scales[0]), slopes.iter().sum(), curvature * rows as f64);
+            return vec![step; rows];
+        }
+        let of_row = |(row, slope): (usize, &f64)| {
+            let at = row * groups + group;
+            step_of(at, f64::from(scales[at]), *slope, curvature)
+        };
+        slopes.iter().enumerate().map(of_row).collect()
+    }
+
     /// The code of `w` at `row`, `group`, and the weight that it stands for.
     #[inline]
     pub(super) fn round(&self, row: usize, group: usize, w: f32) -> (u16, f32) {
@@ -147,8 +274,7 @@ impl Fit {
                 (code, scale * self.levels.grid.level(code))
             }
             Some(zeros) => {
-                let index = if self.scheme.group == Group::Tensor { 0 } else { row * self.groups + group };
-                let zero = zeros[index];
+                let zero = zeros[self.stored(row, group)];
                 let code = self.levels.grid.nearest(x + f32::from(zero));
                 (code, scale * (self.levels.grid.level(code) - f32::from(zero)))
             }
@@ -168,16 +294,6 @@ impl Fit {
             errors.sum::<f64>()
         };
         (0..w.rows).into_par_iter().map(of_row).collect::<Vec<f64>>().into_iter().sum()
-    }
-
-    /// The code of every weight, `[rows, columns]`.
-    pub(super) fn round_all(&self, w: &Matrix) -> Vec<u16> {
-        let rows = (0..w.rows).into_par_iter();
-        rows.flat_map_iter(|row| {
-            let weights = w.row(row).iter().enumerate();
-            weights.map(move |(column, value)| self.round(row, self.group_of(column), *value).0)
-        })
-        .collect()
     }
 
     /// Joins codes in stored order with the scales into a packed matrix.
@@ -235,6 +351,16 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
                 }
             }
             (Scales::Nested { codes, outer: outers }, effective)
+        }
+    }
+}
+
+/// Which outer scale the scale at `at` is nested in; rows have `groups` scales each.
+fn outer_of(group: Group, at: usize, groups: usize) -> usize {
+    match group {
+        Group::Tensor => 0,
+        Group::Row | Group::Columns(_) => {
+            at / groups * group.groups_per_row(groups) + at % groups / group.size(groups)
         }
     }
 }
@@ -359,6 +485,7 @@ fn integer_error(x: &[f32], h: Option<&[f32]>, scale: f32, inverse: f32, low: f3
 
 #[cfg(test)]
 mod tests {
+    use super::super::solution::Solution;
     use super::*;
 
     fn gaussian(n: usize) -> Vec<f32> {
@@ -377,7 +504,7 @@ mod tests {
             Scheme { code: code.parse().unwrap(), group: "128".parse().unwrap(), scale: Scale::Float(FloatKind::F32) };
         let request = Request { target: scheme.into(), search, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
-        let codes = fit.round_all(&w);
+        let codes = Solution::plain(&w, &fit).codes;
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
         let power: f64 = w.values.iter().map(|v| f64::from(v * v)).sum();
         let noise: f64 = w.values.iter().zip(&decoded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
@@ -418,7 +545,7 @@ mod tests {
             Scheme { code: "int4".parse().unwrap(), group: "16".parse().unwrap(), scale: Scale::Float(FloatKind::F16) };
         let request = Request { target: scheme.into(), search: ScaleSearch::Mse, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
-        let codes = fit.round_all(&w);
+        let codes = Solution::plain(&w, &fit).codes;
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
         assert!(decoded[..16].iter().all(|v| *v == 0.0));
         assert!(decoded[16..].iter().all(|v| v.is_finite() && *v > 1e5));

@@ -1,12 +1,15 @@
 //! GPTQ.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::descent::{Descent, Refine};
 use super::fit::{Fit, Map, Request};
+use super::solution::Solution;
 use super::{Matrix, Quantized};
 use crate::factor::{Factor, factor};
+use crate::stats::host;
 use crate::{Gram, QuantizeError};
 
 /// The order in which columns are rounded.
@@ -33,7 +36,7 @@ pub enum Order {
 /// Within a block of columns the update is done at once on the host, rows in parallel; what the block owes to the
 /// columns after it is one product on the device ("lazy batch updates"). Scales are fitted beforehand, from the
 /// weights as they come, so that the grid is the one plain rounding would use; a row in which plain rounding has the
-/// smaller loss keeps it, since rows do not depend on each other.
+/// smaller loss keeps it, since rows do not depend on each other. What comes of it is the start of a [`Descent`].
 ///
 /// - `w`: `[out, in]`; `G`: `[in, in]`, the sum of `x xᵀ` over calibration inputs
 /// - `λ = damping · mean(diag G)`, raised tenfold while the factorisation fails
@@ -46,64 +49,66 @@ pub(super) struct Gptq<'a> {
     pub(super) order: Order,
     pub(super) damping: f64,
     pub(super) block: usize,
+    pub(super) refine: Refine,
 }
 
 impl Gptq<'_> {
     pub(super) fn quantize(self, gram: &Gram) -> Result<Quantized, QuantizeError> {
-        let columns = self.w.columns;
-        let order = match self.order {
-            Order::Natural => None,
-            Order::Static | Order::Activation => Some(descending(&gram.diagonal())),
-        };
-        // Everything below works on columns in the order in which they are rounded.
-        let ordered = order.as_ref().map(|order| self.w.select_columns(order));
-        let (w, gram) = match (&ordered, &order) {
-            (Some(w), Some(order)) => (w, &gram.permuted(order)),
-            _ => (self.w, gram),
-        };
-        let (fit, group): (Fit, Vec<usize>) = match (self.order, &order) {
-            (Order::Static, Some(order)) => {
-                let fit = Fit::new(self.w, self.request, Map::Nearest);
-                let group = order.iter().map(|column| fit.group_of(*column as usize)).collect();
-                (fit, group)
-            }
-            (_, order) => {
-                let moved = |importance: &[f32]| order.iter().flatten().map(|at| importance[*at as usize]).collect();
-                let moved: Option<Vec<f32>> = self.request.importance.filter(|_| order.is_some()).map(moved);
-                let request = Request { importance: moved.as_deref().or(self.request.importance), ..self.request };
-                let fit = Fit::new(w, request, Map::Nearest);
-                let group = (0..columns).map(|column| fit.group_of(column)).collect();
-                (fit, group)
-            }
-        };
+        let descending = (self.order != Order::Natural).then(|| descending(&gram.diagonal()));
+        // The order that is stored, in which everything below stands, and the order in which columns are rounded.
+        let (stored, visited) =
+            if self.order == Order::Activation { (descending, None) } else { (None, descending) };
+        let moved = stored.as_ref().map(|order| (self.w.select_columns(order), gram.permuted(order)));
+        let (w, gram) = moved.as_ref().map_or((self.w, gram), |(w, gram)| (w, gram));
+        let moved = |importance: &[f32]| stored.iter().flatten().map(|at| importance[*at as usize]).collect();
+        let importance: Option<Vec<f32>> = self.request.importance.filter(|_| stored.is_some()).map(moved);
+        let request = Request { importance: importance.as_deref().or(self.request.importance), ..self.request };
 
-        let Factor { u, damping } = factor(gram, self.damping)
-            .map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
-        let solved = self.solve(w, &fit, &group, gram, &u);
-        let rounded = Solution::plain(w, &fit, &group);
-        let (codes, loss, rounded_rows) = Solution::better_rows(solved, rounded, w, gram);
-        let output_loss = Some(loss / gram.energy(w).iter().sum::<f64>().max(f64::MIN_POSITIVE));
-
-        let (codes, stored) = match (self.order, order) {
-            (Order::Static, Some(order)) => (restore_columns(&codes, &order), None),
-            (_, stored) => (codes, stored),
-        };
-        let packed = fit.pack(self.layer, &codes, stored)?;
+        let mut fit = Fit::new(w, request, Map::Nearest);
+        let (mut solution, damping) = self.solve(w, gram, &fit, visited.as_deref())?;
+        let rounded_rows = solution.take_better_rows(&Solution::plain(w, &fit), w, gram);
+        if !self.refine.is_none() {
+            Descent::new(w, gram, damping).run(self.refine, &mut fit, &mut solution);
+        }
+        let output_loss = Some(gram.share(&solution.errors(w), w));
+        let packed = fit.pack(self.layer, &solution.codes, stored)?;
         Ok(Quantized { packed, output_loss, damping: Some(damping), rounded_rows })
     }
 
-    /// The codes and the weights they stand for, columns in the order of `w`.
-    fn solve(&self, w: &Matrix, fit: &Fit, group: &[usize], gram: &Gram, u: &[f32]) -> Solution {
+    /// The solution whose columns are rounded in the order `visited`, and the damping that it took.
+    fn solve(
+        &self,
+        w: &Matrix,
+        gram: &Gram,
+        fit: &Fit,
+        visited: Option<&[u32]>,
+    ) -> Result<(Solution, f64), QuantizeError> {
+        let moved = visited.map(|order| (w.select_columns(order), gram.permuted(order)));
+        let (w, gram) = moved.as_ref().map_or((w, gram), |(w, gram)| (w, gram));
+        let group: Vec<usize> = match visited {
+            Some(order) => order.iter().map(|column| fit.group_of(*column as usize)).collect(),
+            None => (0..w.columns).map(|column| fit.group_of(column)).collect(),
+        };
+        let Factor { u, damping } = factor(gram, self.damping)
+            .map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
+        let solution = self.round_in_turn(w, fit, &group, &u, &gram.device());
+        Ok((match visited {
+            Some(order) => solution.restored(order),
+            None => solution,
+        }, damping))
+    }
+
+    /// Rounds columns as they stand; `group` says to which group of the grid each belongs.
+    fn round_in_turn(&self, w: &Matrix, fit: &Fit, group: &[usize], u: &[f32], device: &Device) -> Solution {
         let Matrix { rows, columns, .. } = *w;
-        let device = gram.device();
         let mut codes = vec![0u16; rows * columns];
         let mut decoded = vec![0.0f32; rows * columns];
-        let u_device = Tensor::<2>::from_data(TensorData::new(u.to_vec(), [columns, columns]), &device);
-        let mut rest = Tensor::<2>::from_data(TensorData::new(w.values.clone(), [rows, columns]), &device);
+        let u_device = Tensor::<2>::from_data(TensorData::new(u.to_vec(), [columns, columns]), device);
+        let mut rest = Tensor::<2>::from_data(TensorData::new(w.values.clone(), [rows, columns]), device);
         for start in (0..columns).step_by(self.block) {
             let end = (start + self.block).min(columns);
             let width = end - start;
-            let mut block = to_host(rest.clone().slice([0..rows, 0..width]));
+            let mut block = host(rest.clone().slice([0..rows, 0..width]));
             // The errors replace the weights in `block`, column by column.
             block
                 .par_chunks_mut(width)
@@ -124,52 +129,13 @@ impl Gptq<'_> {
                     }
                 });
             if end < columns {
-                let errors = Tensor::<2>::from_data(TensorData::new(block, [rows, width]), &device);
+                let errors = Tensor::<2>::from_data(TensorData::new(block, [rows, width]), device);
                 let owed = errors.matmul(u_device.clone().slice([start..end, end..columns]));
                 let remaining = rest.dims()[1];
                 rest = rest.slice([0..rows, width..remaining]) - owed;
             }
         }
         Solution { codes, decoded }
-    }
-}
-
-/// Codes with the weights that they stand for, `[rows, columns]` in the order of rounding.
-struct Solution {
-    codes: Vec<u16>,
-    decoded: Vec<f32>,
-}
-
-impl Solution {
-    /// Plain rounding on the same grid.
-    fn plain(w: &Matrix, fit: &Fit, group: &[usize]) -> Self {
-        let rows = (0..w.rows).into_par_iter();
-        let pairs = rows.flat_map_iter(|row| {
-            w.row(row).iter().zip(group).map(move |(value, group)| fit.round(row, *group, *value))
-        });
-        let (codes, decoded) = pairs.unzip();
-        Self { codes, decoded }
-    }
-
-    /// Takes each row from the solution with the smaller loss; returns the codes, the whole loss, and in how many rows
-    /// the second was better.
-    fn better_rows(first: Self, second: Self, w: &Matrix, gram: &Gram) -> (Vec<u16>, f64, usize) {
-        let losses = |solution: &Self| {
-            let values = solution.decoded.iter().zip(&w.values).map(|(q, w)| q - w).collect();
-            gram.energy(&Matrix { values, ..*w })
-        };
-        let (first_losses, second_losses) = (losses(&first), losses(&second));
-        let mut codes = first.codes;
-        let (mut loss, mut taken) = (0.0, 0);
-        for (row, (a, b)) in first_losses.iter().zip(&second_losses).enumerate() {
-            if b < a {
-                let range = row * w.columns..(row + 1) * w.columns;
-                codes[range.clone()].copy_from_slice(&second.codes[range]);
-                taken += 1;
-            }
-            loss += a.min(*b);
-        }
-        (codes, loss, taken)
     }
 }
 
@@ -197,19 +163,4 @@ fn descending(diagonal: &[f32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..diagonal.len() as u32).collect();
     order.sort_by(|a, b| diagonal[*b as usize].total_cmp(&diagonal[*a as usize]));
     order
-}
-
-/// Puts columns that stand in `order` back to where they came from.
-fn restore_columns(codes: &[u16], order: &[u32]) -> Vec<u16> {
-    let mut restored = vec![0; codes.len()];
-    for (from, to) in codes.chunks(order.len()).zip(restored.chunks_mut(order.len())) {
-        for (code, column) in from.iter().zip(order) {
-            to[*column as usize] = *code;
-        }
-    }
-    restored
-}
-
-fn to_host(x: Tensor<2>) -> Vec<f32> {
-    crate::stats::host(x)
 }

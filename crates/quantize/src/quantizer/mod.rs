@@ -1,13 +1,16 @@
 //! From one weight matrix to codes and scales.
 
 mod curve;
+mod descent;
 mod fit;
 mod gptq;
 mod rtn;
+mod solution;
 
 use quench_format::{Code, Packed, Scale};
 use serde::{Deserialize, Serialize};
 
+pub use descent::Refine;
 pub use fit::ScaleSearch;
 pub use gptq::Order;
 
@@ -47,6 +50,9 @@ pub enum Method {
     Rtn {
         /// How scales are found.
         search: ScaleSearch,
+        /// What is done to the codes and scales then.
+        #[serde(default, skip_serializing_if = "Refine::is_none")]
+        refine: Refine,
     },
     /// GPTQ: columns in turn, each one's error folded into those that follow.
     Gptq {
@@ -58,6 +64,9 @@ pub enum Method {
         damping: f64,
         /// Columns per lazy batch update.
         block: usize,
+        /// What is done to the codes and scales then.
+        #[serde(default, skip_serializing_if = "Refine::is_none")]
+        refine: Refine,
     },
 }
 
@@ -76,6 +85,11 @@ pub struct Quantized {
 }
 
 impl Method {
+    /// Plain rounding, nothing refined.
+    pub fn rtn(search: ScaleSearch) -> Self {
+        Self::Rtn { search, refine: Refine::default() }
+    }
+
     /// Its name in reports.
     pub fn name(&self) -> &'static str {
         match self {
@@ -87,7 +101,8 @@ impl Method {
     /// Its name, and the search where that is what asks for calibration.
     pub fn described(&self) -> &'static str {
         match self {
-            Self::Rtn { search: ScaleSearch::Gram } => "rtn with search = \"gram\"",
+            Self::Rtn { search: ScaleSearch::Gram, .. } => "rtn with search = \"gram\"",
+            Self::Rtn { refine, .. } if !refine.is_none() => "rtn with refit or descent",
             _ => self.name(),
         }
     }
@@ -95,13 +110,20 @@ impl Method {
     /// How it finds scales.
     pub fn search(&self) -> ScaleSearch {
         match self {
-            Self::Rtn { search } | Self::Gptq { search, .. } => *search,
+            Self::Rtn { search, .. } | Self::Gptq { search, .. } => *search,
+        }
+    }
+
+    /// What it does to codes and scales once they are found.
+    pub fn refine(&self) -> Refine {
+        match self {
+            Self::Rtn { refine, .. } | Self::Gptq { refine, .. } => *refine,
         }
     }
 
     /// Whether it weighs errors by the Gram matrix of the inputs.
     pub fn needs_gram(&self) -> bool {
-        matches!(self, Self::Gptq { .. }) || self.search() == ScaleSearch::Gram
+        matches!(self, Self::Gptq { .. }) || self.search() == ScaleSearch::Gram || !self.refine().is_none()
     }
 
     /// Whether it can quantize to `target`.
@@ -161,10 +183,13 @@ impl Method {
         let importance = gram.filter(|_| self.search() == ScaleSearch::Gram).map(Gram::importance);
         let request = Request { target, search: self.search(), importance: importance.as_deref() };
         match (self, gram) {
-            (Self::Gptq { order, damping, block, .. }, Some(gram)) => {
-                gptq::Gptq { layer, w, request, order: *order, damping: *damping, block: *block }.quantize(gram)
+            (Self::Gptq { order, damping, block, refine, .. }, Some(gram)) => {
+                let (order, damping, block, refine) = (*order, *damping, *block, *refine);
+                gptq::Gptq { layer, w, request, order, damping, block, refine }.quantize(gram)
             }
-            (Self::Rtn { .. } | Self::Gptq { .. }, gram) => rtn::quantize(layer, w, request, gram),
+            (Self::Rtn { refine, .. } | Self::Gptq { refine, .. }, gram) => {
+                rtn::quantize(layer, w, request, *refine, gram)
+            }
         }
     }
 }

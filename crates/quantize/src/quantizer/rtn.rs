@@ -1,8 +1,13 @@
 //! Round to nearest.
 
+use super::descent::{Descent, Refine};
 use super::fit::{Fit, Map, Request};
+use super::solution::Solution;
 use super::{Matrix, Quantized};
 use crate::{Gram, QuantizeError};
+
+/// Relative to the mean of the Gram diagonal.
+const DAMPING: f64 = 0.01;
 
 /// Rounds every weight to the nearest level of its group, or by the map of the published signed-log codec if it has that code.
 ///
@@ -12,20 +17,22 @@ use crate::{Gram, QuantizeError};
 /// ```
 ///
 /// - `w`: `[out, in]`
-/// - `gram`: only to report the output loss
+/// - `gram`: to report the output loss, and for `refine`
 pub(super) fn quantize(
     layer: &str,
     w: &Matrix,
     request: Request<'_>,
+    refine: Refine,
     gram: Option<&Gram>,
 ) -> Result<Quantized, QuantizeError> {
-    let fit = Fit::new(w, request, Map::Own);
-    let codes = fit.round_all(w);
-    let packed = fit.pack(layer, &codes, None)?;
-    let output_loss = gram.map(|gram| {
-        let errors: Vec<f32> = packed.decode().iter().zip(&w.values).map(|(q, w)| q - w).collect();
-        let errors = Matrix { values: errors, ..*w };
-        gram.energy(&errors).iter().sum::<f64>() / gram.energy(w).iter().sum::<f64>().max(f64::MIN_POSITIVE)
-    });
-    Ok(Quantized { packed, output_loss, damping: None, rounded_rows: 0 })
+    let mut fit = Fit::new(w, request, Map::Own);
+    let mut solution = Solution::plain(w, &fit);
+    let mut damping = None;
+    if let Some(gram) = gram.filter(|_| !refine.is_none()) {
+        Descent::new(w, gram, DAMPING).run(refine, &mut fit, &mut solution);
+        damping = Some(DAMPING);
+    }
+    let output_loss = gram.map(|gram| gram.share(&solution.errors(w), w));
+    let packed = fit.pack(layer, &solution.codes, None)?;
+    Ok(Quantized { packed, output_loss, damping, rounded_rows: 0 })
 }

@@ -1,0 +1,206 @@
+//! Coordinate descent on the output loss: codes, scales and zero points in turn.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Matrix;
+use super::fit::Fit;
+use super::solution::Solution;
+use crate::Gram;
+use crate::stats::host;
+
+/// What is done to a solution after it is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refine {
+    /// Whether scales and zero points are refitted to the codes in closed form, before and after every sweep.
+    pub refit: bool,
+    /// Most sweeps of coordinate descent over the codes; it ends where a sweep gains less than a thousandth.
+    pub descent: usize,
+}
+
+impl Refine {
+    /// Whether nothing is done.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A sweep that lowers the loss by less than this part of it is the last.
+const GAIN: f64 = 1e-3;
+/// Columns whose codes are visited on the host before what they changed is passed on in one product.
+const BLOCK: usize = 128;
+/// Visits of the codes of a block before that.
+const VISITS: usize = 2;
+
+/// Lowers `tr(E H Eᵀ)`, `E = Ŵ − W`, by exact minimisation over one variable at a time; it never rises.
+///
+/// With the gradient `Γ = E H` (half of it), kept up to date:
+///
+/// ```text
+/// code of weight j      ŵ_j ← the level nearest to ŵ_j − Γ_j / H_jj
+/// scale of group a      s ← s − ⟨q, Γ_a⟩ / ⟨q, H_aa q⟩        q = level(code) − zero
+/// zero point of a       z ← round(z + ⟨1, Γ_a⟩ / (s ⟨1, H_aa 1⟩))
+/// ```
+///
+/// Along one variable the loss is a parabola, so that the nearest value that can be stored is the best that can be stored.
+/// Rows are independent but where they share one scale. Columns are in stored order.
+///
+/// - `H = G + λI`, `λ = damping · mean(diag G)`: what calibration did not see stays near the dense weights
+///
+/// Source: `docs/references.md#coordinate-descent`.
+pub(super) struct Descent<'a> {
+    w: &'a Matrix,
+    h: Tensor<2>,
+    /// `h` on the host, row-major.
+    h_host: Vec<f32>,
+    device: Device,
+}
+
+impl<'a> Descent<'a> {
+    pub(super) fn new(w: &'a Matrix, gram: &Gram, damping: f64) -> Self {
+        let (n, device) = (w.columns, gram.device());
+        let mut h_host = gram.to_host();
+        let mean = (0..n).map(|i| f64::from(h_host[i * n + i])).sum::<f64>() / n as f64;
+        h_host.iter_mut().step_by(n + 1).for_each(|value| *value += (damping * mean) as f32);
+        let h = Tensor::from_data(TensorData::new(h_host.clone(), [n, n]), &device);
+        Self { w, h, h_host, device }
+    }
+
+    /// Refines codes and the grid under them.
+    pub(super) fn run(&self, refine: Refine, fit: &mut Fit, solution: &mut Solution) {
+        let errors = solution.errors(self.w);
+        let mut gradient = self.upload(errors.values.clone(), self.w.columns).matmul(self.h.clone());
+        let mut loss = product(&errors.values, &host(gradient.clone()));
+        if refine.refit {
+            gradient = self.refit(fit, solution, gradient);
+        }
+        for _ in 0..refine.descent {
+            gradient = self.sweep(fit, solution, gradient);
+            if refine.refit {
+                gradient = self.refit(fit, solution, gradient);
+            }
+            let after = product(&solution.errors(self.w).values, &host(gradient.clone()));
+            if loss - after <= GAIN * loss {
+                break;
+            }
+            loss = after;
+        }
+    }
+
+    /// Visits every code.
+    fn sweep(&self, fit: &Fit, solution: &mut Solution, mut gradient: Tensor<2>) -> Tensor<2> {
+        let Matrix { rows, columns, .. } = *self.w;
+        for start in (0..columns).step_by(BLOCK) {
+            let end = (start + BLOCK).min(columns);
+            let width = end - start;
+            let mut of_block = host(gradient.clone().slice([0..rows, start..end]));
+            let mut changes = vec![0.0f32; rows * width];
+            of_block
+                .par_chunks_mut(width)
+                .zip(changes.par_chunks_mut(width))
+                .zip(solution.codes.par_chunks_mut(columns).zip(solution.decoded.par_chunks_mut(columns)))
+                .enumerate()
+                .for_each(|(row, ((gradient, changes), (codes, decoded)))| {
+                    for _ in 0..VISITS {
+                        let mut changed = false;
+                        for j in 0..width {
+                            let column = start + j;
+                            let h = &self.h_host[column * columns..][start..end];
+                            let (code, value) = fit.round(row, fit.group_of(column), decoded[column] - gradient[j] / h[j]);
+                            let step = value - decoded[column];
+                            // Also false where the row of H is all zero and the quotient was not a number.
+                            if code != codes[column] && step * (2.0 * gradient[j] + step * h[j]) < 0.0 {
+                                changed = true;
+                                (codes[column], decoded[column]) = (code, value);
+                                changes[j] += step;
+                                gradient.iter_mut().zip(h).for_each(|(gradient, h)| *gradient += step * h);
+                            }
+                        }
+                        if !changed {
+                            break;
+                        }
+                    }
+                });
+            if changes.iter().any(|change| *change != 0.0) {
+                let changes = self.upload(changes, width);
+                gradient = gradient + changes.matmul(self.h.clone().slice([start..end, 0..columns]));
+            }
+        }
+        gradient
+    }
+
+    /// Refits the scale of every group, and its zero point where it has one.
+    fn refit(&self, fit: &mut Fit, solution: &mut Solution, mut gradient: Tensor<2>) -> Tensor<2> {
+        for group in 0..fit.groups() {
+            gradient = self.refit_scales(group, fit, solution, gradient);
+            if fit.has_zeros() {
+                gradient = self.refit_zeros(group, fit, solution, gradient);
+            }
+        }
+        gradient
+    }
+
+    fn refit_scales(&self, group: usize, fit: &mut Fit, solution: &mut Solution, gradient: Tensor<2>) -> Tensor<2> {
+        let Matrix { rows, columns, .. } = *self.w;
+        let range = fit.columns_of(group);
+        let width = range.len();
+        let levels: Vec<f32> = (0..rows)
+            .into_par_iter()
+            .flat_map_iter(|row| {
+                let codes = &solution.codes[row * columns..][range.clone()];
+                codes.iter().map(|code| fit.level(row, group, *code)).collect::<Vec<f32>>()
+            })
+            .collect();
+        let reach = self.upload(levels.clone(), width).matmul(self.h.clone().slice([range.clone(), 0..columns]));
+        let curvature = host(reach.clone().slice([0..rows, range.clone()]));
+        let slope = host(gradient.clone().slice([0..rows, range.clone()]));
+        let of_row = |row: usize| {
+            let at = row * width..(row + 1) * width;
+            (product(&levels[at.clone()], &slope[at.clone()]), product(&levels[at.clone()], &curvature[at]))
+        };
+        let parabolas: Vec<(f64, f64)> = (0..rows).into_par_iter().map(of_row).collect();
+        let steps = fit.step_scales(group, &parabolas);
+        for row in (0..rows).filter(|row| steps[*row] != 0.0) {
+            let scale = fit.scale(row, group);
+            let decoded = &mut solution.decoded[row * columns..][range.clone()];
+            for (value, level) in decoded.iter_mut().zip(&levels[row * width..]) {
+                *value = scale * level;
+            }
+        }
+        gradient + reach * self.upload(steps, 1)
+    }
+
+    fn refit_zeros(&self, group: usize, fit: &mut Fit, solution: &mut Solution, gradient: Tensor<2>) -> Tensor<2> {
+        let Matrix { rows, columns, .. } = *self.w;
+        let range = fit.columns_of(group);
+        let mut reach = vec![0.0f32; columns];
+        for column in range.clone() {
+            reach.iter_mut().zip(&self.h_host[column * columns..]).for_each(|(sum, h)| *sum += h);
+        }
+        let curvature: f64 = reach[range.clone()].iter().map(|value| f64::from(*value)).sum();
+        let slope = host(gradient.clone().slice([0..rows, range.clone()]));
+        let slopes: Vec<f64> =
+            slope.par_chunks(range.len()).map(|row| row.iter().map(|value| f64::from(*value)).sum()).collect();
+        // What a weight of the group in each row moves by.
+        let steps = fit.step_zeros(group, &slopes, curvature);
+        for row in (0..rows).filter(|row| steps[*row] != 0.0) {
+            for column in range.clone() {
+                let at = row * columns + column;
+                solution.decoded[at] = fit.scale(row, group) * fit.level(row, group, solution.codes[at]);
+            }
+        }
+        gradient + self.upload(steps, 1).matmul(self.upload(reach, columns))
+    }
+
+    fn upload(&self, values: Vec<f32>, columns: usize) -> Tensor<2> {
+        let rows = values.len() / columns;
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &self.device)
+    }
+}
+
+/// `⟨a, b⟩` in f64.
+fn product(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
