@@ -14,9 +14,9 @@ use quench::quantize::Recipe;
 /// Names, the code with `*` for its width, and what else a rule says.
 const CODES: [(&str, &str, &str); 5] = [
     ("uniform, RTN", "int*", "method = \"rtn\""),
-    ("uniform, GPTQ", "int*", "order = \"static\""),
+    ("uniform, GPTQ", "int*", "refit = false\ndescent = 0"),
     ("slog, RTN", "slog*:mu*", "method = \"rtn\""),
-    ("slog, GPTQ", "slog*:mu*", "order = \"static\""),
+    ("slog, GPTQ", "slog*:mu*", "refit = false\ndescent = 0"),
     ("published log", "plog*", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"tensor\""),
 ];
 

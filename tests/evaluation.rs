@@ -92,6 +92,7 @@ impl Model for Toy {
             shape: [rows, DIM],
             role,
             block,
+            residual: None,
         };
         let mut layers = vec![info("embed", "", VOCAB, Role::Embedding, None)];
         for (index, linear) in self.blocks.iter().enumerate() {

@@ -104,11 +104,14 @@ pub struct Calibration {
     pub batch: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// Whether layers are calibrated on what the quantized layers before them in the same block give, and not only on
+    /// what the blocks before give.
+    pub sequential: bool,
 }
 
 impl Default for Calibration {
     fn default() -> Self {
-        Self { samples: 128, length: 256, batch: 8, seed: 0 }
+        Self { samples: 128, length: 256, batch: 8, seed: 0, sequential: false }
     }
 }
 
@@ -179,6 +182,9 @@ pub struct Rule {
     /// Most sweeps of coordinate descent over the codes; where it is not said, 4 for GPTQ and 0 for plain rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descent: Option<usize>,
+    /// GPTQ: how far a layer makes up for what the layers before it have lost, 0 to 1.
+    #[serde(default)]
+    pub feedback: f64,
 }
 
 /// Whether a rule quantizes or keeps.
@@ -391,9 +397,14 @@ impl Rule {
         };
         match self.method {
             MethodName::Rtn => Method::Rtn { search, refine },
-            MethodName::Gptq => {
-                Method::Gptq { search, order: self.order, damping: self.damping, block: self.block, refine }
-            }
+            MethodName::Gptq => Method::Gptq {
+                search,
+                order: self.order,
+                damping: self.damping,
+                block: self.block,
+                refine,
+                feedback: self.feedback,
+            },
         }
     }
 }

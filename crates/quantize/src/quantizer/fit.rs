@@ -359,9 +359,7 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
 fn outer_of(group: Group, at: usize, groups: usize) -> usize {
     match group {
         Group::Tensor => 0,
-        Group::Row | Group::Columns(_) => {
-            at / groups * group.groups_per_row(groups) + at % groups / group.size(groups)
-        }
+        Group::Row | Group::Columns(_) => at / groups * group.groups_per_row(groups) + at % groups / group.size(groups),
     }
 }
 

@@ -56,8 +56,7 @@ impl Gptq<'_> {
     pub(super) fn quantize(self, gram: &Gram) -> Result<Quantized, QuantizeError> {
         let descending = (self.order != Order::Natural).then(|| descending(&gram.diagonal()));
         // The order that is stored, in which everything below stands, and the order in which columns are rounded.
-        let (stored, visited) =
-            if self.order == Order::Activation { (descending, None) } else { (None, descending) };
+        let (stored, visited) = if self.order == Order::Activation { (descending, None) } else { (None, descending) };
         let moved = stored.as_ref().map(|order| (self.w.select_columns(order), gram.permuted(order)));
         let (w, gram) = moved.as_ref().map_or((self.w, gram), |(w, gram)| (w, gram));
         let moved = |importance: &[f32]| stored.iter().flatten().map(|at| importance[*at as usize]).collect();
@@ -92,10 +91,13 @@ impl Gptq<'_> {
         let Factor { u, damping } = factor(gram, self.damping)
             .map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
         let solution = self.round_in_turn(w, fit, &group, &u, &gram.device());
-        Ok((match visited {
-            Some(order) => solution.restored(order),
-            None => solution,
-        }, damping))
+        Ok((
+            match visited {
+                Some(order) => solution.restored(order),
+                None => solution,
+            },
+            damping,
+        ))
     }
 
     /// Rounds columns as they stand; `group` says to which group of the grid each belongs.

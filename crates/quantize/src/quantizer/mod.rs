@@ -67,6 +67,9 @@ pub enum Method {
         /// What is done to the codes and scales then.
         #[serde(default, skip_serializing_if = "Refine::is_none")]
         refine: Refine,
+        /// How far the layer makes up for what the layers before it have lost, 0 to 1.
+        #[serde(default)]
+        feedback: f64,
     },
 }
 
@@ -111,6 +114,14 @@ impl Method {
     pub fn search(&self) -> ScaleSearch {
         match self {
             Self::Rtn { search, .. } | Self::Gptq { search, .. } => *search,
+        }
+    }
+
+    /// How far a layer makes up for what the layers before it have lost.
+    pub(crate) fn feedback(&self) -> f64 {
+        match self {
+            Self::Rtn { .. } => 0.0,
+            Self::Gptq { feedback, .. } => *feedback,
         }
     }
 
