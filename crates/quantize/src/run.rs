@@ -10,7 +10,7 @@ use quench_nn::{Model, Section, Weight};
 
 use crate::ledger::{Entry, Ledger};
 use crate::plan::Plan;
-use crate::quantizer::{Matrix, Quantized};
+use crate::quantizer::{Matrix, Method, Quantized};
 use crate::stage::{Stage, Task};
 use crate::stats::{Stats, host};
 use crate::{QuantizeError, feedback};
@@ -124,8 +124,10 @@ pub(crate) fn quantize<M: Model>(
         let [rows, columns] = part.weight.shape();
         let w = Matrix { rows, columns, values: host(part.weight.val()) };
         let gram = stats.gram(&task.layer.site);
-        let moved = match (gram, stats.drift(&task.layer.site), task.method.feedback()) {
-            (Some(gram), Some(drift), strength) if strength > 0.0 => feedback::target(&w, &drift, gram, strength, 0.01),
+        let moved = match (&task.method, gram, stats.drift(&task.layer.site)) {
+            (Method::Gptq { feedback, damping, .. }, Some(gram), Some(drift)) if *feedback > 0.0 => {
+                feedback::target(&w, &drift, gram, *feedback, *damping)
+            }
             _ => None,
         };
         let Quantized { packed, output_loss, damping, rounded_rows } =
