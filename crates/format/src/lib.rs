@@ -77,6 +77,7 @@ pub mod published;
 mod scheme;
 mod spelling;
 pub mod tiles;
+pub mod trellis;
 
 pub use code::{Bits, Code};
 pub use error::FormatError;
@@ -86,3 +87,4 @@ pub use grid::Grid;
 pub use log::Mu;
 pub use packed::{Packed, Parts, Scales};
 pub use scheme::{FloatKind, Group, Scale, Scheme};
+pub use trellis::Trellis;
