@@ -328,6 +328,39 @@ mod tests {
     }
 
     #[test]
+    fn trellises_read_as_they_are_printed() {
+        for bits in 1..=4 {
+            for state in 8..=16 {
+                let trellis = Trellis::new(bits, state).unwrap();
+                assert_eq!(trellis.to_string(), format!("trellis{bits}:{state}"));
+                assert_eq!(trellis.to_string().parse(), Ok(trellis));
+                assert_eq!(
+                    serde_json::from_str::<Trellis>(&serde_json::to_string(&trellis).unwrap()).unwrap(),
+                    trellis
+                );
+            }
+        }
+        for text in [
+            "",
+            "trellis",
+            "trellis2",
+            "trellis2:",
+            "trellis0:12",
+            "trellis5:12",
+            "trellis2:7",
+            "trellis2:17",
+            "trellis2:012",
+        ] {
+            let error = text.parse::<Trellis>().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("unknown trellis `{text}`: expected trellis, 1 to 4 bits, a colon")),
+                "{error}"
+            );
+        }
+        assert!("trellis2:12".parse::<Code>().is_err());
+    }
+
+    #[test]
     fn json_is_readable() {
         let scheme: Scheme = "int4/128/int8/16:f32".parse().unwrap();
         let json = r#"{"code":"int4","group":128,"scale":"int8/16:f32"}"#;
