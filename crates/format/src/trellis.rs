@@ -103,21 +103,35 @@ impl Trellis {
     pub fn decode(self, words: &[u32], levels: &mut [f32]) {
         let length = levels.len();
         self.assert_string(words, length);
-        let (bits, state) = (usize::from(self.bits), usize::from(self.state));
-        let mask = (1 << state) - 1;
-        // Windows that end before the string does, a multiple of 32 of them; then the K words of 32 weights begin a word.
-        let whole = length.saturating_sub(state.div_ceil(bits)) / WORD * WORD;
-        let (within, around) = levels.split_at_mut(whole);
-        for (block, levels) in within.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
-            let words = &words[block * bits..][..bits + 1];
-            for (t, x) in levels.iter_mut().enumerate() {
-                let (at, shift) = (bits * t / WORD, bits * t % WORD);
-                let pair = u64::from(words[at]) | u64::from(words[at + 1]) << WORD;
-                *x = level((pair >> shift) as u32 & mask);
-            }
+        // Blocks of 32 weights begin with a word; those whose windows end within the next word, which is word 0 after the last.
+        let beyond = (self.state() - self.bits()).div_ceil(self.bits()) as usize;
+        let whole = if length.is_multiple_of(WORD) { length } else { (length - beyond) / WORD * WORD };
+        let (blocks, rest) = levels.split_at_mut(whole);
+        match self.bits {
+            1 => self.decode_blocks::<1>(words, blocks),
+            2 => self.decode_blocks::<2>(words, blocks),
+            3 => self.decode_blocks::<3>(words, blocks),
+            _ => self.decode_blocks::<4>(words, blocks),
         }
-        for (t, x) in around.iter_mut().enumerate() {
+        for (t, x) in rest.iter_mut().enumerate() {
             *x = level(self.window(words, length, whole + t));
+        }
+    }
+
+    fn decode_blocks<const K: usize>(self, words: &[u32], levels: &mut [f32]) {
+        let mask = (1 << self.state) - 1;
+        let next = words.iter().skip(K).step_by(K).chain(&words[..1]);
+        for ((levels, words), next) in
+            levels.as_chunks_mut::<WORD>().0.iter_mut().zip(words.as_chunks::<K>().0).zip(next)
+        {
+            let windows: [u32; WORD] = std::array::from_fn(|t| {
+                let (at, shift) = (K * t / WORD, K * t % WORD);
+                let high = if at + 1 < K { words[at + 1] } else { *next };
+                ((u64::from(high) << WORD | u64::from(words[at])) >> shift) as u32 & mask
+            });
+            for (x, window) in levels.iter_mut().zip(windows) {
+                *x = level(window);
+            }
         }
     }
 
