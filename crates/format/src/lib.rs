@@ -32,6 +32,9 @@
 //! Codes are packed tightly, least significant bit first, into `u32` words; every row starts on a new word ([`bits`]).
 //! The size is counted to the bit, row padding, scales, zeros and order included ([`Packed::bits_per_weight`]).
 //!
+//! Beside them stands the [`Trellis`], whose weights share bits and are therefore no codes of one number each: it is a type of
+//! its own, with its own encoder ([`trellis`]).
+//!
 //! Quantizers ask one question, *which code is nearest?*, of a [`Grid`] that they build once per code.
 //!
 //! # Example

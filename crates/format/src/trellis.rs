@@ -3,21 +3,40 @@
 //! `T` weights of `K` bits each are a cyclic string of `K*T` bits. Weight `t` stands for the `L` bits that start at its own:
 //!
 //! ```text
-//! window[t] = bits K*t .. K*t + L of the string, the first bit least significant, bit K*T being bit 0 again
-//! level[t]  = level(window[t])                                w[t] = scale * level[t]
+//! window[t] = bits K*t .. K*t + L of the string, the first bit least significant; after bit K*T - 1 comes bit 0
+//! w[t]      = scale * level(window[t])
 //!
-//! K = 2, L = 6, T = 5      bit   0 1 | 2 3 | 4 5 | 6 7 | 8 9
-//!                       window[0] ===============
-//!                             window[1] ===============
-//!                                   window[2] ===============
-//!              === bits 0 1 ==            window[3] =========
+//! K = 2, L = 6, T = 5      bit   0 1   2 3   4 5   6 7   8 9
+//!                   window[0]    ***   ***   ***
+//!                   window[1]          ***   ***   ***
+//!                   window[2]                ***   ***   ***
+//!                   window[3]    ***               ***   ***
+//!                   window[4]    ***   ***               ***
 //! ```
 //!
-//! The code of a weight so spends `K` bits and chooses among `2^L` levels; neighbours overlap in `L - K` bits, and the best string is
-//! a shortest path ([`Encoder`]). Because the string is cyclic (*tail-biting*), no bits are spent on a start.
+//! A weight so spends `K` bits and chooses among `2^L` levels. Neighbours overlap in `L - K` bits, and the best string is a
+//! shortest path ([`Encoder`]). Because the string is cyclic (*tail-biting*), no bits are spent on a start.
 //!
 //! [`level`] is a hash whose values are close to those of a standard normal, so weights should be, too: rotated before they
 //! are coded, and divided by their standard deviation.
+//!
+//! ```
+//! use quench_format::trellis::{Sequence, Trellis};
+//!
+//! let trellis: Trellis = "trellis2:12".parse()?;
+//! let x: Vec<f32> = (0..256).map(|t| (t as f32).sin()).collect(); // standard deviation 0.707
+//! let scale = 0.707 * trellis.gain();
+//!
+//! let mut words = vec![0; trellis.words(x.len())];
+//! trellis.encoder(x.len()).encode(Sequence { x: &x, h: None, scale }, &mut words);
+//! assert_eq!(words.len(), 16); // 512 bits
+//!
+//! let mut levels = vec![0.0; x.len()];
+//! trellis.decode(&words, &mut levels);
+//! let error: f32 = x.iter().zip(&levels).map(|(x, level)| (x - scale * level).powi(2)).sum();
+//! assert!(error / 256.0 < 0.08 * 0.5);
+//! # Ok::<(), quench_format::FormatError>(())
+//! ```
 //!
 //! Source: Marcellin and Fischer 1990, "Trellis Coded Quantization"; Tseng et al. 2024, "QTIP" (`docs/references.md#qtip`), whose
 //! string this is, read from the other end.
@@ -27,6 +46,9 @@ mod encoder;
 use crate::bits;
 
 pub use encoder::{Encoder, Sequence};
+
+/// Weights of a sequence where nothing asks for another length: a tile of 16 rows and 16 columns.
+pub const TILE: usize = 256;
 
 const WORD: usize = u32::BITS as usize;
 
@@ -61,12 +83,14 @@ impl Trellis {
         self.state as u32
     }
 
-    /// The scale with the least error for weights of standard deviation 1, within 0.02: 0.89, 1.02, 1.06, 1.10 for 1 to 4 bits.
+    /// The scale for weights of standard deviation 1: 0.89, 1.02, 1.08, 1.10 for 1 to 4 bits.
+    ///
+    /// From `L` = 12 the error is within 1 % of that of the best scale, from 8 within 5 % (the test `the_gains`).
     pub const fn gain(self) -> f32 {
         match self.bits {
             1 => 0.89,
             2 => 1.02,
-            3 => 1.06,
+            3 => 1.08,
             _ => 1.10,
         }
     }
@@ -216,8 +240,27 @@ mod tests {
         assert_eq!(trellis.words(12), 2);
         assert_eq!(trellis.window(&words, 12, 0), 0xad);
         assert_eq!(trellis.window(&words, 12, 1), 0xad >> 3);
-        assert_eq!(trellis.window(&words, 12, 10), 0b01_1010_10);
-        assert_eq!(trellis.window(&words, 12, 11), 0b0_1101_101);
+        // From the low end: bits 30 and 31, four of word 1, bits 0 and 1.
+        assert_eq!(trellis.window(&words, 12, 10), 0b0110_1010);
+        assert_eq!(trellis.window(&words, 12, 11), 0b0110_1101);
+    }
+
+    /// The example of `docs/format.md`.
+    #[test]
+    fn the_string_of_the_page() {
+        let (trellis, words, mut levels) = (Trellis::new(2, 8).unwrap(), [0x0000_0001, 0x8000_0000], [0.0; 32]);
+        trellis.decode(&words, &mut levels);
+        for (t, x) in levels.into_iter().enumerate() {
+            let window = match t {
+                0 => 0x01,
+                28 => 0x80,
+                29 => 0x60,
+                30 => 0x18,
+                31 => 0x06,
+                _ => 0,
+            };
+            assert_eq!((x, trellis.window(&words, 32, t)), (level(window), window), "{t}");
+        }
     }
 
     #[test]

@@ -266,6 +266,7 @@ mod tests {
     use half::f16;
     use proptest::prelude::*;
 
+    use super::super::TILE;
     use super::*;
 
     /// Numbers that are the same everywhere: SplitMix64, and Box and Muller's transform of it.
@@ -316,8 +317,8 @@ mod tests {
 
     /// The error on `sequences` tiles of 256 standard normal weights at the code's own scale.
     fn gaussian_mse(trellis: Trellis, sequences: usize) -> f64 {
-        let x = Source(20).gaussians(256 * sequences);
-        mse(&mut trellis.encoder(256), level, &x, trellis.gain())
+        let x = Source(20).gaussians(TILE * sequences);
+        mse(&mut trellis.encoder(TILE), level, &x, trellis.gain())
     }
 
     fn decibels(mse: f64) -> f64 {
@@ -439,6 +440,16 @@ mod tests {
     }
 
     #[test]
+    fn the_words_found_are_the_same_everywhere() {
+        // Numbers without rounding: 16 bits between -2 and 2.
+        let mut source = Source(1);
+        let x: Vec<f32> = (0..64).map(|_| (source.integer() & 0xffff) as f32 / 16384.0 - 2.0).collect();
+        let mut words = [0; 4];
+        trellis(2, 10).encoder(64).encode(Sequence { x: &x, h: None, scale: 1.25 }, &mut words);
+        assert_eq!(words, [0x1dd9_b8cb, 0xdbad_7d56, 0x6c60_c2d0, 0x6796_affe]);
+    }
+
+    #[test]
     fn an_encoder_remembers_nothing() {
         let trellis = trellis(3, 10);
         let x = Source(1).gaussians(200);
@@ -537,7 +548,7 @@ mod tests {
             let pair = hash & 0x8fff_8fff ^ 0x3b60_3b60;
             f16::from_bits(pair as u16).to_f32() + f16::from_bits((pair >> 16) as u16).to_f32()
         };
-        let x = Source(20).gaussians(256 * 256);
+        let x = Source(20).gaussians(TILE * 512);
         println!("| K | L | `level` | EXL3 mul1 | QTIP 1MAD | QTIP 3INST | EXL3 mcg | quantiles |");
         for (bits, state) in (1..=4).flat_map(|bits| [8, 10, 12, 14, 16].map(|state| (bits, state))) {
             let trellis = trellis(bits, state);
@@ -551,11 +562,11 @@ mod tests {
                 quantiles(state),
             ];
             let found = books.map(|book| {
-                // The sequence's best scale differs from book to book where these are short: each at its own variance.
+                // Short books have variances of their own, and the best scale goes with them.
                 let variance = book.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / book.len() as f64;
                 let at = |window: u32| book[window as usize];
                 let scale = trellis.gain() / variance.sqrt() as f32;
-                let mse = mse(&mut Encoder::over(trellis, 256, at), at, &x, scale);
+                let mse = mse(&mut Encoder::over(trellis, TILE, at), at, &x, scale);
                 format!("{mse:.5} ({:.2})", decibels(mse))
             });
             println!("| {bits} | {state} | {} |", found.join(" | "));
@@ -568,9 +579,9 @@ mod tests {
     fn the_gains() {
         for (bits, state) in (1..=4).flat_map(|bits| [8, 12, 16].map(|state| (bits, state))) {
             let trellis = trellis(bits, state);
-            let x = Source(21).gaussians(256 * 64);
+            let x = Source(21).gaussians(TILE * 64);
             let scales = [-0.08, -0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06, 0.08].map(|d| trellis.gain() + d);
-            let found = scales.map(|scale| (scale, mse(&mut trellis.encoder(256), level, &x, scale)));
+            let found = scales.map(|scale| (scale, mse(&mut trellis.encoder(TILE), level, &x, scale)));
             println!("{trellis} {}", found.map(|(scale, mse)| format!("{scale:.2}: {mse:.5}")).join("  "));
         }
     }
@@ -581,16 +592,16 @@ mod tests {
     fn how_fast() {
         for (bits, state) in [(1, 12), (2, 12), (3, 12), (4, 12), (2, 8), (2, 16)] {
             let trellis = trellis(bits, state);
-            let x = Source(2).gaussians(256 << (18 - state));
+            let x = Source(2).gaussians(TILE << (18 - state));
             let mut words = vec![0; trellis.words(x.len())];
-            let tile = trellis.words(256);
-            let mut encoder = trellis.encoder(256);
+            let tile = trellis.words(TILE);
+            let mut encoder = trellis.encoder(TILE);
             let begin = Instant::now();
-            for (x, words) in x.chunks_exact(256).zip(words.chunks_exact_mut(tile)) {
+            for (x, words) in x.chunks_exact(TILE).zip(words.chunks_exact_mut(tile)) {
                 encoder.encode(Sequence { x, h: None, scale: trellis.gain() }, words);
             }
             let encoded = x.len() as f64 / begin.elapsed().as_secs_f64();
-            let (mut levels, rounds) = ([0.0; 256], 1 + (1 << 24) / x.len());
+            let (mut levels, rounds) = ([0.0; TILE], 1 + (1 << 24) / x.len());
             let (begin, mut sum) = (Instant::now(), 0.0);
             for words in (0..rounds).flat_map(|_| words.chunks_exact(tile)) {
                 trellis.decode(words, &mut levels);
