@@ -52,8 +52,8 @@ pub const TILE: usize = 256;
 
 const WORD: usize = u32::BITS as usize;
 
-/// What multiplies a window in [`level`]: of 3300 odd numbers the one with the least error, in the mean over `K` = 1, 2, 3 and
-/// `L` = 8, 10, ... 16. Most are within 0.1 dB of it; the worst lose 4 dB.
+/// What multiplies a window in [`level`]: of 3300 odd numbers, and then the 36 of them that were best at `L` = 9 and 12, the one
+/// with the least error in the mean over `K` = 1, 2, 3 and `L` = 8, 10, .. 16. In the first round the median lost 0.2 dB, the worst 5.7.
 const MULTIPLIER: u32 = 0x8290_8d99;
 
 /// A trellis code: `K` bits for each weight, windows of `L` bits. Spelled `trellis2:12`.
