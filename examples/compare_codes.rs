@@ -14,9 +14,9 @@ use quench::quantize::Recipe;
 /// Names, the code with `*` for its width, and what else a rule says.
 const CODES: [(&str, &str, &str); 5] = [
     ("uniform, RTN", "int*", "method = \"rtn\""),
-    ("uniform, GPTQ", "int*", "refit = false\ndescent = 0\nfeedback = 0"),
+    ("uniform, GPTQ", "int*", "refit = false\ndescent = 0\npairs = 0\nfeedback = 0"),
     ("slog, RTN", "slog*:mu*", "method = \"rtn\""),
-    ("slog, GPTQ", "slog*:mu*", "refit = false\ndescent = 0\nfeedback = 0"),
+    ("slog, GPTQ", "slog*:mu*", "refit = false\ndescent = 0\npairs = 0\nfeedback = 0"),
     ("published log", "plog*", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"tensor\""),
 ];
 

@@ -152,7 +152,15 @@ fn loss(decoded: &[f32], w: &Matrix, g: &[Vec<f64>]) -> f64 {
 }
 
 fn gptq(order: Order, block: usize) -> Method {
-    Method::Gptq { search: ScaleSearch::Mse, order, damping: 0.01, block, refine: Refine::default(), feedback: 0.0 }
+    Method::Gptq {
+        search: ScaleSearch::Mse,
+        order,
+        damping: 0.01,
+        block,
+        refine: Refine::default(),
+        restarts: 0,
+        feedback: 0.0,
+    }
 }
 
 /// Every code, in natural order and in descending order with static groups, with blocks that do and do not divide the
@@ -239,7 +247,7 @@ fn descent_equals_the_naive_implementation() {
         let gram = device_gram(&g, x.rows);
         let scheme: Scheme = format!("{code}/16/f16").parse().unwrap();
         let run = |scheme: Scheme, refit, descent| {
-            let refine = Refine { refit, descent };
+            let refine = Refine { refit, descent, pairs: 0 };
             let method = Method::Rtn { search: ScaleSearch::Mse, refine };
             method.quantize("test", &w, scheme, Some(&gram)).unwrap()
         };
@@ -399,7 +407,7 @@ proptest! {
         let (x, w) = problem(rows, columns, seed);
         let gram = device_gram(&gram64(&x), x.rows);
         let target: Target = format!("{code}/{group}/f16").parse().unwrap();
-        let method = Method::Gptq { search, order, damping: 0.01, block: 16, refine: Refine::default(), feedback: 0.0 };
+        let method = Method::Gptq { search, order, damping: 0.01, block: 16, refine: Refine::default(), restarts: 0, feedback: 0.0 };
         let solved = method.quantize("test", &w, target, Some(&gram)).unwrap();
         let (scheme, decoded) = (solved.packed.scheme(), solved.packed.decode());
         prop_assert!(decoded.iter().all(|v| v.is_finite()));

@@ -87,12 +87,14 @@ mod tests {
             let best = target(&w, &drift, &gram, 1.0, damping).unwrap();
             for row in 0..out {
                 let (v, w) = (best.row(row), w.row(row));
-                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let dot =
+                    |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
                 for column in 0..n {
                     let slope: f64 = (0..samples)
                         .map(|t| {
                             let (x, dense) = (&x[t * n..][..n], &dense[t * n..][..n]);
-                            let wanted = if through { dot(w, x) + f64::from(lack[t * out + row]) } else { dot(w, dense) };
+                            let wanted =
+                                if through { dot(w, x) + f64::from(lack[t * out + row]) } else { dot(w, dense) };
                             (wanted - dot(v, x)) * f64::from(x[column])
                         })
                         .sum();

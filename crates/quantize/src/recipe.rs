@@ -182,6 +182,13 @@ pub struct Rule {
     /// Most sweeps of coordinate descent over the codes; where it is not said, 4 for GPTQ and 0 for plain rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descent: Option<usize>,
+    /// Most sweeps over pairs of codes after that; where it is not said, 2 for GPTQ and 0 for plain rounding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<usize>,
+    /// GPTQ: how often the columns are rounded anew on the refitted grid, each row keeping the best; where it is not said, 2,
+    /// or 0 without `refit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<usize>,
     /// GPTQ: which part of what the layers before have lost a layer makes up for, 0 to 1.
     #[serde(default = "default_feedback")]
     pub feedback: f64,
@@ -211,6 +218,9 @@ pub enum MethodName {
 
 /// Sweeps where a recipe does not say.
 const DESCENT: usize = 4;
+/// Sweeps over pairs, and restarts.
+const PAIRS: usize = 2;
+const RESTARTS: usize = 2;
 
 fn default_damping() -> f64 {
     0.01
@@ -400,7 +410,9 @@ impl Rule {
         let refine = Refine {
             refit: self.refit.unwrap_or(refines),
             descent: self.descent.unwrap_or(if refines { DESCENT } else { 0 }),
+            pairs: self.pairs.unwrap_or(if refines { PAIRS } else { 0 }),
         };
+        let restarts = self.restarts.unwrap_or(if refine.refit { RESTARTS } else { 0 });
         match self.method {
             MethodName::Rtn => Method::Rtn { search, refine },
             MethodName::Gptq => Method::Gptq {
@@ -409,6 +421,7 @@ impl Rule {
                 damping: self.damping,
                 block: self.block,
                 refine,
+                restarts,
                 feedback: self.feedback,
             },
         }

@@ -18,6 +18,9 @@ pub struct Refine {
     pub refit: bool,
     /// Most sweeps of coordinate descent over the codes; it ends where a sweep gains less than a thousandth.
     pub descent: usize,
+    /// Most sweeps over pairs of codes after that, with the same end.
+    #[serde(default)]
+    pub pairs: usize,
 }
 
 impl Refine {
@@ -52,41 +55,110 @@ const VISITS: usize = 2;
 /// Source: `docs/references.md#coordinate-descent`.
 pub(super) struct Descent<'a> {
     w: &'a Matrix,
+    refine: Refine,
     h: Tensor<2>,
     /// `h` on the host, row-major.
     h_host: Vec<f32>,
+    pairs: Pairs,
     device: Device,
 }
 
 impl<'a> Descent<'a> {
-    pub(super) fn new(w: &'a Matrix, gram: &Gram, damping: f64) -> Self {
+    pub(super) fn new(w: &'a Matrix, gram: &Gram, damping: f64, refine: Refine) -> Self {
         let (n, device) = (w.columns, gram.device());
         let mut h_host = gram.to_host();
         let mean = (0..n).map(|i| f64::from(h_host[i * n + i])).sum::<f64>() / n as f64;
         h_host.iter_mut().step_by(n + 1).for_each(|value| *value += (damping * mean) as f32);
         let h = Tensor::from_data(TensorData::new(h_host.clone(), [n, n]), &device);
-        Self { w, h, h_host, device }
+        let pairs = if refine.pairs > 0 { Pairs::new(&h_host, n) } else { Pairs::default() };
+        Self { w, refine, h, h_host, pairs, device }
     }
 
-    /// Refines codes and the grid under them.
-    pub(super) fn run(&self, refine: Refine, fit: &mut Fit, solution: &mut Solution) {
-        let errors = solution.errors(self.w);
-        let mut gradient = self.upload(errors.values.clone(), self.w.columns).matmul(self.h.clone());
-        let mut loss = product(&errors.values, &host(gradient.clone()));
+    /// Refines codes, one at a time and then in pairs, and the grid under them.
+    pub(super) fn run(&self, fit: &mut Fit, solution: &mut Solution) {
+        let refine = self.refine;
+        if refine.is_none() {
+            return;
+        }
+        let (mut gradient, mut loss) = self.gradient(solution);
         if refine.refit {
             gradient = self.refit(fit, solution, gradient);
         }
-        for _ in 0..refine.descent {
-            gradient = self.sweep(fit, solution, gradient);
-            if refine.refit {
-                gradient = self.refit(fit, solution, gradient);
+        for (most, pairs) in [(refine.descent, false), (refine.pairs, true)] {
+            for _ in 0..most {
+                if pairs {
+                    gradient = self.move_pairs(fit, solution, gradient);
+                }
+                gradient = self.sweep(fit, solution, gradient);
+                if refine.refit {
+                    gradient = self.refit(fit, solution, gradient);
+                }
+                let before = std::mem::replace(&mut loss, self.loss(solution, &gradient));
+                if before - loss <= GAIN * before {
+                    break;
+                }
             }
-            let after = product(&solution.errors(self.w).values, &host(gradient.clone()));
-            if loss - after <= GAIN * loss {
-                break;
-            }
-            loss = after;
         }
+    }
+
+    /// `Γ`, and the loss.
+    fn gradient(&self, solution: &Solution) -> (Tensor<2>, f64) {
+        let errors = solution.errors(self.w);
+        let gradient = self.upload(errors.values, self.w.columns).matmul(self.h.clone());
+        let loss = self.loss(solution, &gradient);
+        (gradient, loss)
+    }
+
+    /// `tr(E H Eᵀ) = ⟨E, Γ⟩`.
+    fn loss(&self, solution: &Solution, gradient: &Tensor<2>) -> f64 {
+        product(&solution.errors(self.w).values, &host(gradient.clone()))
+    }
+
+    /// Moves each weight to the next level below or above, where one of its partners moving to a next level of its own more than
+    /// makes up for it; the best is taken.
+    fn move_pairs(&self, fit: &Fit, solution: &mut Solution, gradient: Tensor<2>) -> Tensor<2> {
+        let columns = self.w.columns;
+        let Pairs { diagonal, partners, count } = &self.pairs;
+        let mut gradient = host(gradient);
+        gradient
+            .par_chunks_mut(columns)
+            .zip(solution.codes.par_chunks_mut(columns).zip(solution.decoded.par_chunks_mut(columns)))
+            .enumerate()
+            .for_each(|(row, (gradient, (codes, decoded)))| {
+                let next = |column: usize, code: u16| fit.neighbours(row, fit.group_of(column), code);
+                // How far the levels below and above are, 0 where there is none.
+                let [mut below, mut above] = [0, 1].map(|side| -> Vec<f32> {
+                    (0..columns).map(|column| next(column, codes[column])[side].1 - decoded[column]).collect()
+                });
+                for first in 0..columns {
+                    let h = &self.h_host[first * columns..][..columns];
+                    let partners = &partners[first * count..][..*count];
+                    for side in 0..2 {
+                        let step = [below[first], above[first]][side];
+                        let cost = step * (2.0 * gradient[first] + step * h[first]);
+                        if step == 0.0 {
+                            continue;
+                        }
+                        let levels = Answers { gradient, h, below: &below, above: &above, diagonal, step };
+                        let Some((second, other, gain)) = levels.best(partners) else { continue };
+                        // Not for what may be a rounding of the sums.
+                        if cost + gain > -1e-5 * cost.abs() {
+                            continue;
+                        }
+                        for (column, side) in [(first, side), (second, other)] {
+                            let (code, value) = next(column, codes[column])[side];
+                            let step = value - decoded[column];
+                            (codes[column], decoded[column]) = (code, value);
+                            let h = &self.h_host[column * columns..][..columns];
+                            gradient.iter_mut().zip(h).for_each(|(gradient, h)| *gradient += step * h);
+                            let [low, high] = next(column, code);
+                            (below[column], above[column]) = (low.1 - value, high.1 - value);
+                        }
+                        break;
+                    }
+                }
+            });
+        self.upload(gradient, columns)
     }
 
     /// Visits every code.
@@ -198,6 +270,72 @@ impl<'a> Descent<'a> {
     fn upload(&self, values: Vec<f32>, columns: usize) -> Tensor<2> {
         let rows = values.len() / columns;
         Tensor::from_data(TensorData::new(values, [rows, columns]), &self.device)
+    }
+}
+
+/// Partners that are tried for each column.
+const PARTNERS: usize = 32;
+
+/// Which columns are tried together.
+#[derive(Default)]
+struct Pairs {
+    /// That of `H`.
+    diagonal: Vec<f32>,
+    /// Of each column, `count` others.
+    partners: Vec<u32>,
+    count: usize,
+}
+
+impl Pairs {
+    /// The partners of column `i` are the `j` with the largest `H_ij² / H_jj`: what the loss would fall by if `j` could answer a
+    /// step of `i` freely.
+    fn new(h: &[f32], columns: usize) -> Self {
+        let diagonal: Vec<f32> = h.iter().step_by(columns + 1).copied().collect();
+        let count = PARTNERS.min(columns - 1);
+        let of = |(column, h): (usize, &[f32])| {
+            let answer = |other: u32| h[other as usize] * h[other as usize] / diagonal[other as usize];
+            let mut others: Vec<u32> = (0..columns as u32).filter(|other| *other as usize != column).collect();
+            // Equals in the order of the columns, so that the same are taken everywhere.
+            others.sort_unstable_by(|a, b| answer(*b).total_cmp(&answer(*a)).then(a.cmp(b)));
+            others.truncate(count);
+            others
+        };
+        let partners = h.par_chunks(columns).enumerate().flat_map_iter(of).collect();
+        Self { diagonal, partners, count }
+    }
+}
+
+/// What the other weights of a row can do once one has moved by `step`.
+struct Answers<'a> {
+    gradient: &'a [f32],
+    /// The row of `H` of the weight that has moved.
+    h: &'a [f32],
+    below: &'a [f32],
+    above: &'a [f32],
+    diagonal: &'a [f32],
+    step: f32,
+}
+
+impl Answers<'_> {
+    /// What the loss changes by if the weight in `column` moves in the better direction, and whether that is up.
+    #[inline]
+    fn change(&self, column: usize) -> (f32, bool) {
+        let slope = self.gradient[column] + self.step * self.h[column];
+        let up = slope <= 0.0;
+        let step = if up { self.above[column] } else { self.below[column] };
+        (step * (2.0 * slope + step * self.diagonal[column]), up)
+    }
+
+    /// The one of `partners` whose move gains most, its side, and the change of the loss; none if no move gains.
+    fn best(&self, partners: &[u32]) -> Option<(usize, usize, f32)> {
+        let mut best = (0, 0.0);
+        for column in partners {
+            let change = self.change(*column as usize).0;
+            if change < best.1 {
+                best = (*column as usize, change);
+            }
+        }
+        (best.1 < 0.0).then(|| (best.0, usize::from(self.change(best.0).1), best.1))
     }
 }
 

@@ -51,6 +51,8 @@ struct Levels {
     grid: Grid,
     /// The width of the published codec, where its own map is asked for.
     published: Option<Bits>,
+    /// By code, the codes of the next smaller and the next larger level; itself at the ends.
+    neighbours: Vec<[u16; 2]>,
 }
 
 impl Levels {
@@ -59,7 +61,15 @@ impl Levels {
             (Code::PublishedLog { bits }, Map::Own) => Some(bits),
             _ => None,
         };
-        Self { grid: code.grid(), published }
+        let levels = code.levels();
+        let mut rising: Vec<u16> = (0..levels.len()).map(|code| code as u16).collect();
+        rising.sort_by(|a, b| levels[usize::from(*a)].total_cmp(&levels[usize::from(*b)]));
+        let mut neighbours = vec![[0; 2]; levels.len()];
+        for (rank, code) in rising.iter().enumerate() {
+            let above = rising.get(rank + 1).unwrap_or(code);
+            neighbours[usize::from(*code)] = [rising[rank.saturating_sub(1)], *above];
+        }
+        Self { grid: code.grid(), published, neighbours }
     }
 
     /// The code of `x`, a weight over its scale.
@@ -179,6 +189,15 @@ impl Fit {
                 own[copy(row)].copy_from_slice(&other[copy(row)]);
             }
         }
+    }
+
+    /// The codes whose weights are next below and next above that of `code`, and what those weights are; itself at the ends.
+    #[inline]
+    pub(super) fn neighbours(&self, row: usize, group: usize, code: u16) -> [(u16, f32); 2] {
+        let scale = self.scale(row, group);
+        let [below, above] = self.levels.neighbours[usize::from(code)];
+        let codes = if scale < 0.0 { [above, below] } else { [below, above] };
+        codes.map(|code| (code, scale * self.level(row, group, code)))
     }
 
     /// Where the scale of a group is stored: one serves all rows with [`Group::Tensor`].

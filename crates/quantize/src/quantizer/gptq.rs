@@ -52,7 +52,7 @@ pub(super) struct Gptq<'a> {
     pub(super) damping: f64,
     pub(super) block: usize,
     pub(super) refine: Refine,
-    pub(super) rounds: usize,
+    pub(super) restarts: usize,
 }
 
 /// A matrix with its columns in the order in which they are rounded.
@@ -80,15 +80,14 @@ impl Gptq<'_> {
         let mut fit = Fit::new(w, request, Map::Nearest);
         let mut solution = self.round(&turns, &fit, &gram.device());
         let rounded_rows = solution.take_better_rows(&Solution::plain(w, &fit), w, gram).len();
-        let descent = Descent::new(w, gram, turns.damping);
-        descent.run(self.refine, &mut fit, &mut solution);
-        for _ in 0..self.rounds {
+        let descent = Descent::new(w, gram, turns.damping, self.refine);
+        descent.run(&mut fit, &mut solution);
+        for _ in 0..self.restarts {
             let mut other = fit.clone();
             let mut again = self.round(&turns, &other, &gram.device());
-            descent.run(self.refine, &mut other, &mut again);
+            descent.run(&mut other, &mut again);
             let better = solution.take_better_rows(&again, w, gram);
             fit.take_rows(&other, &better);
-            eprintln!("{} {} of {}", self.layer, better.len(), w.rows);
         }
         let output_loss = Some(gram.share(&solution.errors(w), w));
         let packed = fit.pack(self.layer, &solution.codes, stored)?;

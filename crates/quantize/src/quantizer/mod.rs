@@ -67,6 +67,9 @@ pub enum Method {
         /// What is done to the codes and scales then.
         #[serde(default, skip_serializing_if = "Refine::is_none")]
         refine: Refine,
+        /// How often the columns are rounded anew on the refitted grid; each row keeps the best.
+        #[serde(default)]
+        restarts: usize,
         /// Which part of what the layers before have lost the layer makes up for, 0 to 1; `quantize` itself does not look
         /// at it, [`run`](crate::run) moves the weights first.
         #[serde(default)]
@@ -195,9 +198,9 @@ impl Method {
         let importance = gram.filter(|_| self.search() == ScaleSearch::Gram).map(Gram::importance);
         let request = Request { target, search: self.search(), importance: importance.as_deref() };
         match (self, gram) {
-            (Self::Gptq { order, damping, block, refine, .. }, Some(gram)) => {
-                let (order, damping, block, refine) = (*order, *damping, *block, *refine);
-                gptq::Gptq { layer, w, request, order, damping, block, refine, rounds: std::env::var("ROUNDS").map_or(0, |r| r.parse().unwrap()) }.quantize(gram)
+            (Self::Gptq { order, damping, block, refine, restarts, .. }, Some(gram)) => {
+                let (order, damping, block, refine, restarts) = (*order, *damping, *block, *refine, *restarts);
+                gptq::Gptq { layer, w, request, order, damping, block, refine, restarts }.quantize(gram)
             }
             (Self::Rtn { refine, .. } | Self::Gptq { refine, .. }, gram) => {
                 rtn::quantize(layer, w, request, *refine, gram)

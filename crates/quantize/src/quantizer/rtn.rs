@@ -29,7 +29,7 @@ pub(super) fn quantize(
     let mut solution = Solution::plain(w, &fit);
     let mut damping = None;
     if let Some(gram) = gram.filter(|_| !refine.is_none()) {
-        Descent::new(w, gram, DAMPING).run(refine, &mut fit, &mut solution);
+        Descent::new(w, gram, DAMPING, refine).run(&mut fit, &mut solution);
         damping = Some(DAMPING);
     }
     let output_loss = gram.map(|gram| gram.share(&solution.errors(w), w));
