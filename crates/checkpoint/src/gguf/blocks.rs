@@ -37,7 +37,7 @@ const MOST: usize = 256;
 
 /// A type of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "the names that llama.cpp has for them")]
+#[expect(non_camel_case_types, reason = "the names that llama.cpp has for them")]
 #[expect(missing_docs, reason = "the table above says what each is")]
 pub enum BlockType {
     Q4_0,
