@@ -12,7 +12,7 @@
 //! | Q2_K | 84 | 16 pairs of scale and minimum, 64 bytes of pairs of bits, `d`, `m` | `uint2/16/uint4/16:f16/min:uint4/16:f16` |
 //! | Q3_K | 110 | 32 bytes of third bits, 64 bytes of pairs of bits, 12 bytes of scales, `d` | `int3/16/int6/16:f16` |
 //! | Q4_K | 144 | `d`, `m`, 12 bytes of scales and minimums, 128 nibble pairs | `uint4/32/uint6/8:f16/min:uint6/8:f16` |
-//! | Q5_K | 176 | `d`, `m`, 12 bytes of scales and minimums, 32 bytes of fifth bits, 128 nibble pairs | `uint5/32/uint6/8:f16/min:uint6/8:f16` |
+//! | Q5_K | 176 | as Q4_K, 32 bytes of fifth bits before the nibble pairs | `uint5/32/uint6/8:f16/min:uint6/8:f16` |
 //! | Q6_K | 210 | 128 nibble pairs, 64 bytes of upper pairs of bits, 16 signed bytes of scales, `d` | `int6/16/int8/16:f16` |
 //! | IQ4_NL | 18 | as Q4_0 | `iq4nl/32/f16` |
 //! | IQ4_XS | 136 | `d`, 8 upper pairs of bits and 8 nibbles of scales, 128 nibble pairs | `iq4nl/32/int6/8:f16` |

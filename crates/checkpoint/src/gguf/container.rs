@@ -481,7 +481,8 @@ fn value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value, GgufError> {
     }
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
+/// What the places of tensors are multiples of. Errors: a value that is no power of two.
+pub(super) fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     let Some(value) = metadata.get(ALIGNMENT_KEY) else { return Ok(ALIGNMENT) };
     match value.count() {
         Some(alignment) if alignment.is_power_of_two() && u32::try_from(alignment).is_ok() => Ok(alignment),

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | what is in the file? | [`container`]: metadata and tensors, checked against the file's length |
 //! | what does a block mean? | [`BlockType`]: its fields, the scheme of a matrix of them, and back |
-//! | how do I read a layer? | [`Folder`](crate::Folder) opens the file; [`dialect::read`](crate::dialect::read) gives the layer |
+//! | how do I read a layer? | [`Folder`](crate::Folder) opens the file; [`dialect::read`] gives the layer |
 //! | and the model around it? | [`Gguf::config`], its `config.json`; [`Gguf::tokenizer`] |
 //! | how do I write one? | [`Writer`] |
 //!

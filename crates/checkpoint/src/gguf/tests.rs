@@ -131,6 +131,36 @@ fn a_model_comes_back_as_it_was() {
     assert_eq!(file_type, Some(25));
 }
 
+/// Rows of dense matrices and biases change places too; in the file they lie as llama.cpp wants them.
+#[test]
+fn dense_heads_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("m.gguf");
+    let mut dense = writer(&target, &config());
+    let [query, bias] = ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.bias"];
+    for (layer, packed) in layers() {
+        match layer {
+            "model.layers.0.self_attn.q_proj" => dense.dense(query, Dtype::F16, [64, 64], counting(64 * 64)).unwrap(),
+            _ => dense.packed(layer, &packed).unwrap(),
+        }
+    }
+    dense.dense(bias, Dtype::BF16, [32], counting(32)).unwrap();
+    dense.metadata("general.alignment", 128_u32);
+    dense.finish().unwrap();
+    let source = Folder::open(&target).unwrap();
+    assert_eq!(source.tensor(query).unwrap().bytes(), counting(64 * 64));
+    assert!(source.tensor(bias).unwrap().to_f32().unwrap().into_iter().eq((0..32).map(|i| i as f32)));
+    let gguf = Gguf::open(&target).unwrap();
+    assert_eq!(gguf.config().unwrap()["attention_bias"], false);
+    let entry = gguf.contents().tensors.iter().find(|entry| entry.name == "blk.0.attn_k.bias").unwrap();
+    assert_eq!(entry.begin % 128, 0);
+    let bytes = fs::read(&target).unwrap();
+    let stored: Vec<f32> =
+        bytes[entry.begin as usize..][..16].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    // Two heads of 16 rows: 0 beside 8, 1 beside 9.
+    assert_eq!(stored, [0.0, 8.0, 1.0, 9.0]);
+}
+
 #[test]
 fn scaled_frequencies_come_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::blocks::{BlockType, fits};
 use super::config;
-use super::container::{ALIGNMENT, ALIGNMENT_KEY, Elements, Metadata, Planned, Value, header};
+use super::container::{ALIGNMENT, ALIGNMENT_KEY, Elements, Metadata, Planned, Value, alignment, header};
 use super::error::GgufError;
 use super::names::{self, Heads};
 use super::tokenizer::Tokenizer;
@@ -191,6 +191,7 @@ impl<'a> Writer<'a> {
         let planned: Vec<_> = tensors.iter().map(|(planned, ..)| planned.clone()).collect();
         let refused = |source| CheckpointError::Gguf { file: target.clone(), source };
         let (head, _) = header(&metadata, &planned).map_err(refused)?;
+        let alignment = alignment(&metadata).map_err(refused)?;
         let mut file = AtomicFile::create(&target)?;
         let mut written = head.len() as u64;
         file.write_all(&head).map_err(|source| file.failed(source))?;
@@ -200,7 +201,7 @@ impl<'a> Writer<'a> {
                 let (expected, found) = (planned.bytes, bytes.len() as u64);
                 return Err(CheckpointError::Size { tensor: planned.name, expected, found });
             }
-            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+            bytes.resize(bytes.len().next_multiple_of(alignment as usize), 0);
             written += bytes.len() as u64;
             file.write_all(&bytes).map_err(|source| file.failed(source))?;
         }
