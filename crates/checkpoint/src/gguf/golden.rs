@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::container::{Contents, Elements, Entry, Planned, header, read};
-use super::{BlockType, Gguf, Writer};
+use super::{BlockType, Gguf, Tokenizer, Writer};
 use crate::{Folder, Source, dialect};
 
 /// A part of the shared data: under `QUENCH_DATA`, by default `../shared/data` beside the repository. `None`, with a printed
@@ -145,17 +145,29 @@ fn weights_are_near_those_of_the_model() {
     println!("{worst:?}");
 }
 
-/// `config.json` is the one that the model had.
+/// `config.json` is the one that the model had, and so is the tokenizer.
 #[test]
 fn the_configuration_is_that_of_the_model() {
     let (Some((models, others)), Some(model)) = (files(), data("models/ref-llama")) else { return };
     let original: serde_json::Value = serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();
-    for path in models {
-        let config = Gguf::open(&path).unwrap().config().unwrap();
+    for path in &models {
+        let config = Gguf::open(path).unwrap().config().unwrap();
         assert_eq!(config["rope_theta"], original["rope_parameters"]["rope_theta"]);
         for (key, value) in config.as_object().unwrap().iter().filter(|(key, _)| *key != "rope_theta") {
             assert_eq!(*value, original[key], "{key} in {}", path.display());
         }
+    }
+    let file: serde_json::Value = serde_json::from_slice(&fs::read(model.join("tokenizer.json")).unwrap()).unwrap();
+    let tokenizer = Tokenizer::from_json(&file, &original).unwrap();
+    let again = tokenizer.to_json().unwrap();
+    for part in ["pre_tokenizer", "added_tokens"] {
+        assert_eq!(again[part], file[part], "{part}");
+    }
+    for part in ["vocab", "ignore_merges"] {
+        assert_eq!(again["model"][part], file["model"][part], "{part}");
+    }
+    for path in models {
+        assert_eq!(Gguf::open(&path).unwrap().tokenizer().unwrap(), tokenizer, "{}", path.display());
     }
     for path in others {
         let error = Folder::open(&path).unwrap_err().to_string();

@@ -5,7 +5,7 @@
 //! | what is in the file? | [`container`]: metadata and tensors, checked against the file's length |
 //! | what does a block mean? | [`BlockType`]: its fields, the scheme of a matrix of them, and back |
 //! | how do I read a layer? | [`Folder`](crate::Folder) opens the file; [`dialect::read`] gives the layer |
-//! | and the model around it? | [`Gguf::config`], its `config.json`; [`Gguf::tokenizer`] |
+//! | and the model around it? | [`Gguf::config`], its `config.json`; [`Gguf::tokenizer`], and [`Tokenizer::to_json`] |
 //! | how do I write one? | [`Writer`] |
 //!
 //! Models are of the architecture `llama`. A dense tensor has its Hugging Face name; one in blocks is `<layer>.<type>`, U8
@@ -13,6 +13,7 @@
 //! unchanged. Of a tied head there is no tensor.
 
 mod blocks;
+mod bpe;
 mod config;
 pub mod container;
 mod error;
