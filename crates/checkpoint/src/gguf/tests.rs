@@ -131,6 +131,41 @@ fn a_model_comes_back_as_it_was() {
     assert_eq!(file_type, Some(25));
 }
 
+#[test]
+fn a_checkpoint_of_another_dialect_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let (native, target) = (folder.path().join("native"), folder.path().join("m.gguf"));
+    fs::create_dir(&native).unwrap();
+    let mut checkpoint = crate::Writer::create(&native, u64::MAX).unwrap();
+    checkpoint.add("model.embed_tokens.weight", Dtype::BF16, [3, 64], counting(192)).unwrap();
+    checkpoint.add("model.layers.0.self_attn.rotary_emb.inv_freq", Dtype::F32, [8], vec![0; 32]).unwrap();
+    for name in NORMS {
+        checkpoint.add(name, Dtype::BF16, [64], counting(64)).unwrap();
+    }
+    for (layer, packed) in layers() {
+        checkpoint.packed(layer, packed).unwrap();
+    }
+    checkpoint.finish().unwrap();
+    let source = Folder::open(&native).unwrap();
+    let mut writer = Writer::new(&target, &config(), &tokenizer()).unwrap();
+    writer.copy_all(&source).unwrap();
+    writer.finish().unwrap();
+    let copy = Folder::open(&target).unwrap();
+    assert_eq!(copy.names().len(), 7 + 4);
+    for (layer, expected) in layers() {
+        assert_eq!(dialect::read(&copy, layer).unwrap(), Some(expected), "{layer}");
+    }
+    // One layer that no type holds: nothing is written.
+    let mut checkpoint = crate::Writer::create(&native, u64::MAX).unwrap();
+    checkpoint.packed("model.layers.0.mlp.up_proj", packed("int4/row/f32", [256, 64], false, 1)).unwrap();
+    checkpoint.finish().unwrap();
+    let source = Folder::open(&native).unwrap();
+    let mut writer = Writer::new(folder.path().join("other.gguf"), &config(), &tokenizer()).unwrap();
+    let error = writer.copy_all(&source).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Unwritable { layer, .. } if layer.ends_with("up_proj")), "{error}");
+    assert_eq!(names(folder.path()), ["m.gguf", "native"]);
+}
+
 /// Rows of dense matrices and biases change places too; in the file they lie as llama.cpp wants them.
 #[test]
 fn dense_heads_come_back_as_they_were() {

@@ -143,7 +143,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Announces everything that a checkpoint holds, packed layers of any dialect and dense tensors, to be read when it is
-    /// written.
+    /// written; tables of RoPE's frequencies, which older checkpoints have, are left out.
     ///
     /// Errors: as [`Writer::dense`] and [`Writer::packed`].
     pub fn copy_all(&mut self, source: &'a dyn Source) -> Result<(), CheckpointError> {
@@ -165,7 +165,7 @@ impl<'a> Writer<'a> {
             self.packed_later(&layer, coded, read)?;
         }
         for name in source.names() {
-            if !spelled.contains(name) {
+            if !spelled.contains(name) && !name.ends_with(FREQUENCIES) {
                 let view = source.tensor(name)?;
                 self.dense(name, view.dtype(), view.shape().to_vec(), view)?;
             }
@@ -285,6 +285,9 @@ impl<'a> Writer<'a> {
 }
 
 const FILE_TYPE: &str = "general.file_type";
+
+/// What every program computes from `config.json`.
+const FREQUENCIES: &str = ".rotary_emb.inv_freq";
 
 /// `enum llama_ftype` of llama.cpp; of those with sizes, the medium one.
 fn file_type(elements: Elements) -> u32 {
