@@ -47,7 +47,14 @@ fn rtn_mse(bencher: Bencher, size: usize) {
 #[divan::bench(args = SIZES, sample_count = 10)]
 fn gptq_static_order(bencher: Bencher, size: usize) {
     let (w, g) = (matrix(size), gram(size));
-    let method = Method::Gptq { search: ScaleSearch::Mse, order: Order::Static, damping: 0.01, block: 128, refine: Refine::default() };
+    let method = Method::Gptq {
+        search: ScaleSearch::Mse,
+        order: Order::Static,
+        damping: 0.01,
+        block: 128,
+        refine: Refine::default(),
+        feedback: 0.0,
+    };
     let loss = |method: Method| method.quantize("bench", &w, scheme(), Some(&g)).expect("a good problem").output_loss;
     assert!(loss(method) <= loss(Method::rtn(ScaleSearch::Mse)), "GPTQ lost to rounding");
     bencher.bench_local(|| black_box(method.quantize("bench", &w, scheme(), Some(&g))));

@@ -14,9 +14,9 @@ use quench::quantize::Recipe;
 /// Names, the code with `*` for its width, and what else a rule says.
 const CODES: [(&str, &str, &str); 5] = [
     ("uniform, RTN", "int*", "method = \"rtn\""),
-    ("uniform, GPTQ", "int*", "order = \"static\""),
+    ("uniform, GPTQ", "int*", "refit = false\ndescent = 0\nfeedback = 0"),
     ("slog, RTN", "slog*:mu*", "method = \"rtn\""),
-    ("slog, GPTQ", "slog*:mu*", "order = \"static\""),
+    ("slog, GPTQ", "slog*:mu*", "refit = false\ndescent = 0\nfeedback = 0"),
     ("published log", "plog*", "method = \"rtn\"\nsearch = \"absmax\"\ngroup = \"tensor\""),
 ];
 
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let code = code.replacen('*', &bits.to_string(), 1);
         let group = if rule.contains("group") { "" } else { "group = 64\n" };
         let recipe = format!(
-            "name = \"{name}\"\n[calibration]\nsamples = {samples}\nbatch = 32\n[evaluation]\nbatch = 32\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n"
+            "name = \"{name}\"\n[calibration]\nsamples = {samples}\nbatch = 32\nsequential = false\n[evaluation]\nbatch = 32\n[[rules]]\nlayers = \"*\"\ncode = \"{code}\"\n{group}{rule}\n"
         );
         let job = Job {
             model: model.into(),

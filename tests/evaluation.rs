@@ -92,6 +92,7 @@ impl Model for Toy {
             shape: [rows, DIM],
             role,
             block,
+            residual: None,
         };
         let mut layers = vec![info("embed", "", VOCAB, Role::Embedding, None)];
         for (index, linear) in self.blocks.iter().enumerate() {
@@ -345,6 +346,9 @@ fn layer_errors_follow_the_stream() {
     assert_eq!(errors[0], 0.0);
     assert!((errors[1] - expected).abs() < 1e-6 && expected > 0.01, "{errors:?} {expected}");
     assert!((errors[2] - expected_head).abs() < 1e-6 && expected_head > 0.0, "{errors:?} {expected_head}");
+    // Alone, the last layer has no error: its weight is the same.
+    let alone: Vec<f64> = comparison.candidates[0].layers.iter().map(|error| error.output_loss).collect();
+    assert!((alone[1] - expected.powi(2)).abs() < 1e-6 && [alone[0], alone[2]] == [0.0, 0.0], "{alone:?}");
     let snr = comparison.candidates[0].layers[1].snr_db;
     assert!((snr + 20.0 * expected.log10()).abs() < 1e-4);
 }

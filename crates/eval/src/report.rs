@@ -79,17 +79,20 @@ impl Comparison {
         let Some(first) = self.candidates.iter().find(|candidate| !candidate.layers.is_empty()) else {
             return String::new();
         };
-        let names = self
-            .candidates
-            .iter()
-            .flat_map(|candidate| [format!("{}, dB", candidate.name), format!("{}, relative error", candidate.name)]);
+        let names = self.candidates.iter().flat_map(|candidate| {
+            ["dB", "relative error", "loss alone"].map(|what| format!("{}, {what}", candidate.name))
+        });
         let header: Vec<String> = ["layer".to_owned()].into_iter().chain(names).collect();
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         let row = |layer: &str| {
             let cells = self.candidates.iter().flat_map(|candidate| {
                 match candidate.layers.iter().find(|error| error.layer == layer) {
-                    Some(error) => [format!("{:.2}", error.snr_db), format!("{:.5}", error.relative_error)],
-                    None => [String::from("-"), String::from("-")],
+                    Some(error) => [
+                        format!("{:.2}", error.snr_db),
+                        format!("{:.5}", error.relative_error),
+                        format!("{:.3e}", error.output_loss),
+                    ],
+                    None => std::array::from_fn(|_| "-".to_owned()),
                 }
             });
             [layer.to_owned()].into_iter().chain(cells).collect()
@@ -288,7 +291,7 @@ mod tests {
             agreement_interval: None,
         };
         let dense = Perplexity { windows: 60, tokens: 15300, nll: 44f64.ln(), perplexity: 44.0, interval: None };
-        let layer = LayerError { layer: "lm_head".into(), relative_error: 0.1, snr_db: 20.0 };
+        let layer = LayerError { layer: "lm_head".into(), relative_error: 0.1, snr_db: 20.0, output_loss: 0.001 };
         let candidate = |name: &str, layers: Vec<LayerError>| CandidateScore {
             name: name.into(),
             total: score,
@@ -310,9 +313,9 @@ mod tests {
         }
         assert_eq!(
             comparison.layer_table(),
-            "| layer   | int4, dB | int4, relative error | int3, dB | int3, relative error |\n\
-             | ------- | -------: | -------------------: | -------: | -------------------: |\n\
-             | lm_head |    20.00 |              0.10000 |        - |                    - |\n"
+            "| layer   | int4, dB | int4, relative error | int4, loss alone | int3, dB | int3, relative error | int3, loss alone |\n\
+             | ------- | -------: | -------------------: | ---------------: | -------: | -------------------: | ---------------: |\n\
+             | lm_head |    20.00 |              0.10000 |         1.000e-3 |        - |                    - |                - |\n"
         );
         assert!(comparison.table().contains("| int4      | en   |  15300 |"), "{}", comparison.table());
         assert!(comparison.table().contains("+2.27 % | +2.01 % to +2.56 % | 0.02000 |"), "{}", comparison.table());

@@ -129,10 +129,10 @@ pub enum FormatError {
         /// Columns of the matrix.
         columns: usize,
     },
-    /// A code, group, scale or scheme is spelled in a way this crate does not know.
+    /// A code, group, scale, scheme or trellis is spelled in a way this crate does not know.
     #[error("unknown {what} `{text}`: expected {expected}")]
     Spelling {
-        /// `code`, `group`, `float kind`, `scale` or `scheme`.
+        /// `code`, `group`, `float kind`, `scale`, `scheme` or `trellis`.
         what: &'static str,
         /// The text given.
         text: String,

@@ -35,6 +35,9 @@
 //! Codes are packed tightly, least significant bit first, into `u32` words; every row starts on a new word ([`bits`]).
 //! The size is counted to the bit, row padding, scales, zeros and order included ([`Packed::bits_per_weight`]).
 //!
+//! Beside them stands the [`Trellis`], whose weights share bits and are therefore no codes of one number each: it is a type of
+//! its own, with its own encoder ([`trellis`]).
+//!
 //! Quantizers ask one question, *which code is nearest?*, of a [`Grid`] that they build once per code.
 //!
 //! # Example
@@ -80,6 +83,7 @@ pub mod published;
 mod scheme;
 mod spelling;
 pub mod tiles;
+pub mod trellis;
 
 pub use code::{Bits, Code};
 pub use error::FormatError;
@@ -89,3 +93,4 @@ pub use grid::Grid;
 pub use log::Mu;
 pub use packed::{Offsets, Packed, Parts, Scales};
 pub use scheme::{FloatKind, Group, Scale, Scheme, power_of_two};
+pub use trellis::Trellis;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Scale, Scheme};
+use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Scale, Scheme, Trellis};
 
 const CODE: &str = "int1..int16, uint1..uint16, slog2..slog16 (with :mu8 or another multiple of 0.5), \
      lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, iq4nl, e2m1 or e4m3";
@@ -17,6 +17,7 @@ const SCALE: &str = "f32, f16, bf16, e8m0 or nested code/group:float such as e4m
 const SCHEME: &str = "code/group/scale such as int4/128/f16, or with a minimum uint4/32/f16/min:f16";
 /// What stands before the minimum of a scheme.
 const MINIMUM: &str = "/min:";
+const TRELLIS: &str = "trellis, 1 to 4 bits, a colon and 8 to 16 bits of state, such as trellis2:12";
 
 fn unknown(what: &'static str, text: &str, expected: &'static str) -> FormatError {
     FormatError::Spelling { what, text: text.to_owned(), expected }
@@ -177,6 +178,22 @@ impl FromStr for Scheme {
     }
 }
 
+impl fmt::Display for Trellis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "trellis{}:{}", self.bits(), self.state())
+    }
+}
+
+impl FromStr for Trellis {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let parts = text.strip_prefix("trellis").and_then(|rest| rest.split_once(':'));
+        let widths = parts.and_then(|(bits, state)| digits(bits).zip(digits(state)));
+        widths.and_then(|(bits, state)| Self::new(bits, state)).ok_or_else(|| unknown("trellis", text, TRELLIS))
+    }
+}
+
 /// Serialized as it is spelled.
 macro_rules! serde_as_text {
     ($($name:ident),*) => {$(
@@ -194,7 +211,7 @@ macro_rules! serde_as_text {
     )*};
 }
 
-serde_as_text!(Code, FloatKind, Scale);
+serde_as_text!(Code, FloatKind, Scale, Trellis);
 
 /// Serialized as `"tensor"`, `"row"`, or the number of columns.
 impl Serialize for Group {
@@ -336,6 +353,39 @@ mod tests {
         ] {
             assert!(text.parse::<Scheme>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn trellises_read_as_they_are_printed() {
+        for bits in 1..=4 {
+            for state in 8..=16 {
+                let trellis = Trellis::new(bits, state).unwrap();
+                assert_eq!(trellis.to_string(), format!("trellis{bits}:{state}"));
+                assert_eq!(trellis.to_string().parse(), Ok(trellis));
+                assert_eq!(
+                    serde_json::from_str::<Trellis>(&serde_json::to_string(&trellis).unwrap()).unwrap(),
+                    trellis
+                );
+            }
+        }
+        for text in [
+            "",
+            "trellis",
+            "trellis2",
+            "trellis2:",
+            "trellis0:12",
+            "trellis5:12",
+            "trellis2:7",
+            "trellis2:17",
+            "trellis2:012",
+        ] {
+            let error = text.parse::<Trellis>().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("unknown trellis `{text}`: expected trellis, 1 to 4 bits, a colon")),
+                "{error}"
+            );
+        }
+        assert!("trellis2:12".parse::<Code>().is_err());
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl Measurement {
         if let Some(context) = model.context().filter(|context| self.settings.length > *context) {
             return Err(JobError::WindowTooLong { length: self.settings.length, context });
         }
-        let tasks = model.tasks(&self.model, &self.data, &self.settings)?;
+        // Beside the dense model, its words: files of other tools often have none of their own.
+        let words = self.against.as_ref().unwrap_or(&self.model);
+        let tasks = model.tasks(words, &self.data, &self.settings)?;
         let mut progress = evaluation_steps(observe);
         let Some(against) = &self.against else {
             return M::measure(&mut model, &mut [], &tasks, &self.settings, &self.device, &mut progress);

@@ -136,6 +136,11 @@ impl Attention {
         weights.matmul(v).reshape([batch, heads, rows, head_dim])
     }
 
+    /// What writes to the residual stream.
+    pub(crate) fn output_mut(&mut self) -> &mut Layer {
+        &mut self.output
+    }
+
     fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
         self.input.layers_mut().iter_mut().chain([&mut self.output])
     }

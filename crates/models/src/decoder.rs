@@ -86,6 +86,8 @@ struct Block {
     before_mlp: Norm,
     mlp: Mlp,
     after_mlp: Option<Norm>,
+    /// The sites of the residual stream behind the attention and behind the block.
+    residual: [String; 2],
 }
 
 impl Block {
@@ -100,13 +102,21 @@ impl Block {
                 (Some(norm("post_attention_layernorm")?), "pre_feedforward_layernorm", Some(after_mlp))
             }
         };
+        let residual = ["residual.attention", "residual.mlp"].map(|site| loader.site(site));
+        let mut attention = Attention::new(&loader.at(names.attention), config, layer)?;
+        let mut mlp = Mlp::new(&loader.at("mlp"), config)?;
+        if config.norms == Norms::Before {
+            attention.output_mut().info.residual = Some(residual[0].clone());
+            mlp.output_mut().info.residual = Some(residual[1].clone());
+        }
         Ok(Self {
             before_attention: norm(names.before_attention)?,
-            attention: Attention::new(&loader.at(names.attention), config, layer)?,
+            attention,
             after_attention,
             before_mlp: norm(before_mlp)?,
-            mlp: Mlp::new(&loader.at("mlp"), config)?,
+            mlp,
             after_mlp,
+            residual,
         })
     }
 
@@ -122,9 +132,9 @@ impl Block {
             None => y,
         };
         let y = self.attention.forward(self.before_attention.forward(x.clone()), context, cache, tap);
-        let x = x + after(&self.after_attention, y);
+        let x = tap.tap(&self.residual[0], x + after(&self.after_attention, y));
         let y = self.mlp.forward(self.before_mlp.forward(x.clone()), tap);
-        x + after(&self.after_mlp, y)
+        tap.tap(&self.residual[1], x + after(&self.after_mlp, y))
     }
 
     fn load(&mut self) -> Result<(), ModelError> {

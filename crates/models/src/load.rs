@@ -101,7 +101,8 @@ impl Loader<'_> {
         file: &[usize],
     ) -> Result<(LayerInfo, Origin, Weight), ModelError> {
         let layer = format!("{}{name}", self.path);
-        let info = LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block };
+        let info =
+            LayerInfo { name: layer.clone(), site: site.to_owned(), shape, role, block: self.block, residual: None };
         if let Some(packed) = dialect::read(self.source.as_ref(), &layer)? {
             if packed.shape() != shape {
                 return Err(ModelError::Shape {

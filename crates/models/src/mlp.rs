@@ -64,6 +64,11 @@ impl Mlp {
         self.output.forward(y)
     }
 
+    /// What writes to the residual stream.
+    pub(crate) fn output_mut(&mut self) -> &mut Layer {
+        &mut self.output
+    }
+
     fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
         let input = match &mut self.input {
             Input::Gated(input) => input.layers_mut(),

@@ -133,6 +133,8 @@ pub struct LayerInfo {
     pub role: Role,
     /// The block it is in, where it is in one.
     pub block: Option<usize>,
+    /// The site of the sum that its output becomes part of as it is, where it does: the residual stream.
+    pub residual: Option<String>,
 }
 
 impl LayerInfo {
@@ -282,7 +284,14 @@ mod tests {
 
     #[test]
     fn a_layer_knows_its_section() {
-        let layer = |role, block| LayerInfo { name: String::new(), site: String::new(), shape: [1, 1], role, block };
+        let layer = |role, block| LayerInfo {
+            name: String::new(),
+            site: String::new(),
+            shape: [1, 1],
+            role,
+            block,
+            residual: None,
+        };
         assert_eq!(layer(Role::Block, Some(2)).section(), Section::Block(2));
         assert_eq!(layer(Role::Embedding, None).section(), Section::Embedding);
         assert_eq!(layer(Role::Head, None).section(), Section::Head);

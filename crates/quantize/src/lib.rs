@@ -7,11 +7,13 @@
 
 mod error;
 mod factor;
+mod feedback;
 mod ledger;
 mod plan;
 pub mod quantizer;
 pub mod recipe;
 mod run;
+mod stage;
 mod stats;
 mod target;
 mod text;

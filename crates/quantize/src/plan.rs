@@ -16,6 +16,9 @@ pub struct Plan {
     /// What is done to the network before, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<Transform>,
+    /// Whether layers are calibrated on what the quantized layers before them in the same block give.
+    #[serde(default)]
+    pub sequential: bool,
     /// Every layer of the model in order.
     pub layers: Vec<Planned>,
 }
@@ -66,7 +69,12 @@ impl Recipe {
             shape: layer.shape,
             treatment: self.treatment(layer),
         });
-        Ok(Plan { recipe: self.name.clone(), transforms: self.transforms.clone(), layers: planned.collect() })
+        Ok(Plan {
+            recipe: self.name.clone(),
+            transforms: self.transforms.clone(),
+            sequential: self.calibration.sequential,
+            layers: planned.collect(),
+        })
     }
 
     fn treatment(&self, layer: &LayerInfo) -> Option<Treatment> {

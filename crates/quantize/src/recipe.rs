@@ -104,11 +104,14 @@ pub struct Calibration {
     pub batch: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// Whether layers are calibrated on what the quantized layers before them in the same block give, and not only on
+    /// what the blocks before give.
+    pub sequential: bool,
 }
 
 impl Default for Calibration {
     fn default() -> Self {
-        Self { samples: 128, length: 256, batch: 8, seed: 0 }
+        Self { samples: 128, length: 256, batch: 8, seed: 0, sequential: true }
     }
 }
 
@@ -179,6 +182,9 @@ pub struct Rule {
     /// Most sweeps of coordinate descent over the codes; where it is not said, 4 for GPTQ and 0 for plain rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descent: Option<usize>,
+    /// GPTQ: which part of what the layers before have lost a layer makes up for, 0 to 1.
+    #[serde(default = "default_feedback")]
+    pub feedback: f64,
 }
 
 /// Whether a rule quantizes or keeps.
@@ -208,6 +214,9 @@ const DESCENT: usize = 4;
 
 fn default_damping() -> f64 {
     0.01
+}
+fn default_feedback() -> f64 {
+    1.0
 }
 fn default_block() -> usize {
     128
@@ -344,6 +353,9 @@ impl Rule {
         if !(self.damping > 0.0 && self.damping.is_finite()) {
             return Err(format!("`damping` is {}; it must be a positive number such as 0.01", self.damping));
         }
+        if !(0.0..=1.0).contains(&self.feedback) {
+            return Err(format!("`feedback` is {}; it is a part, from 0 to 1", self.feedback));
+        }
         if self.block == 0 {
             return Err("`block` is 0; it must be at least 1".into());
         }
@@ -391,9 +403,14 @@ impl Rule {
         };
         match self.method {
             MethodName::Rtn => Method::Rtn { search, refine },
-            MethodName::Gptq => {
-                Method::Gptq { search, order: self.order, damping: self.damping, block: self.block, refine }
-            }
+            MethodName::Gptq => Method::Gptq {
+                search,
+                order: self.order,
+                damping: self.damping,
+                block: self.block,
+                refine,
+                feedback: self.feedback,
+            },
         }
     }
 }
@@ -466,6 +483,7 @@ mod tests {
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int17\"\n", "int17"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 0\n", "group"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ndamping = -1\n", "damping"),
+            ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nfeedback = 1.5\n", "from 0 to 1"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nsearch = \"none\"\n", "plog2..plog16"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nsearch = \"grma\"\n", "did you mean `gram`?"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4:mu*\"\n", "slog2:mu*"),

@@ -105,40 +105,164 @@ impl Gram {
 /// A tap that sums Gram matrices at the sites it was asked about, and lets every activation through unchanged.
 #[derive(Debug, Default)]
 pub struct Stats {
-    grams: BTreeMap<String, Option<Gram>>,
+    sites: BTreeMap<String, Site>,
+}
+
+/// What the network gives beside what it gave before it was quantized.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Drift<'a> {
+    /// `Σ (x̄ − x) xᵀ`, `[in, in]`, over the inputs of a layer.
+    Input(&'a Tensor<2>),
+    /// `Σ (ȳ − y) xᵀ`, `[out, in]`, over the inputs of a layer and the sum that its outputs are part of.
+    Output(&'a Tensor<2>),
+}
+
+/// What is known about the inputs at one site.
+#[derive(Debug, Default)]
+struct Site {
+    gram: Option<Gram>,
+    drift: Option<Tensor<2>>,
+    /// The inputs of the dense network for the pass that comes next, `[count, in]`.
+    reference: Option<Tensor<2>>,
+    /// The sum that what is computed here becomes part of.
+    residual: Option<Residual>,
+}
+
+/// A sum in the residual stream, and what a layer that adds to it reads.
+#[derive(Debug)]
+struct Residual {
+    site: String,
+    /// That of the dense network for the pass that comes next.
+    reference: Option<Tensor<2>>,
+    /// The input of the layer in this pass.
+    input: Option<Tensor<2>>,
 }
 
 impl Stats {
     /// Watches the given sites.
     pub fn at(sites: impl IntoIterator<Item = String>) -> Self {
-        Self { grams: sites.into_iter().map(|site| (site, None)).collect() }
+        Self { sites: sites.into_iter().map(|site| (site, Site::default())).collect() }
     }
 
     /// The Gram matrix of a site, if inputs reached it.
     pub fn gram(&self, site: &str) -> Option<&Gram> {
-        self.grams.get(site)?.as_ref()
+        self.sites.get(site)?.gram.as_ref()
+    }
+
+    /// `D = Σ (x̄ − x) xᵀ`, `[in, in]`, over the inputs `x` of a site and those of the dense network, `x̄`; where the passes
+    /// had a [reference](Self::compare).
+    pub(crate) fn drift(&self, site: &str) -> Option<Drift<'_>> {
+        let site = self.sites.get(site)?;
+        let drift = site.drift.as_ref()?;
+        Some(if site.residual.is_some() { Drift::Output(drift) } else { Drift::Input(drift) })
+    }
+
+    /// At `site` the drift is `Σ (ȳ − y) xᵀ`, `[out, in]`, with `y` the sum at `residual`.
+    pub(crate) fn through(&mut self, site: &str, residual: &str) {
+        if let Some(own) = self.sites.get_mut(site) {
+            own.residual = Some(Residual { site: residual.to_owned(), reference: None, input: None });
+        }
+    }
+
+    /// The next pass is compared with what `reference` has seen.
+    pub(crate) fn compare(&mut self, reference: &mut Reference) {
+        for (site, own) in &mut self.sites {
+            match &mut own.residual {
+                Some(residual) => residual.reference = reference.take(&residual.site),
+                None => own.reference = reference.take(site),
+            }
+        }
     }
 }
 
 impl Tap for Stats {
     fn sees(&self, site: &str) -> bool {
-        self.grams.contains_key(site)
+        self.sites.contains_key(site)
     }
 
     fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
-        if let Some(slot) = self.grams.get_mut(site) {
-            let dims = x.dims();
-            let features = dims[D - 1];
-            let count: usize = dims[..D - 1].iter().product();
-            let rows = x.clone().reshape([count, features]);
+        for own in self.sites.values_mut() {
+            let Some(residual) = own.residual.as_mut().filter(|residual| residual.site == site) else { continue };
+            if let (Some(reference), Some(input)) = (residual.reference.take(), residual.input.take()) {
+                add(&mut own.drift, (reference - rows(x.clone())).transpose().matmul(input));
+            }
+        }
+        if let Some(site) = self.sites.get_mut(site) {
+            let rows = rows(x.clone());
+            let [count, _] = rows.dims();
+            if let Some(reference) = site.reference.take() {
+                add(&mut site.drift, (reference - rows.clone()).transpose().matmul(rows.clone()));
+            }
+            if let Some(residual) = &mut site.residual {
+                residual.input = Some(rows.clone());
+            }
             let sum = rows.clone().transpose().matmul(rows);
-            *slot = Some(match slot.take() {
+            site.gram = Some(match site.gram.take() {
                 None => Gram { sum, count },
                 Some(gram) => Gram { sum: gram.sum + sum, count: gram.count + count },
             });
         }
         x
     }
+}
+
+/// A tap that keeps the inputs of one pass at the sites it was asked about, and the order in which they came by.
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    inputs: BTreeMap<String, Option<Tensor<2>>>,
+    order: Vec<String>,
+}
+
+impl Reference {
+    /// Watches the given sites.
+    pub(crate) fn at(sites: impl IntoIterator<Item = String>) -> Self {
+        Self { inputs: sites.into_iter().map(|site| (site, None)).collect(), order: Vec::new() }
+    }
+
+    /// What came by at `site`.
+    fn take(&mut self, site: &str) -> Option<Tensor<2>> {
+        self.inputs.get_mut(site)?.take()
+    }
+
+    /// Bytes of what came by at `site`.
+    pub(crate) fn bytes(&self, site: &str) -> usize {
+        let input = self.inputs.get(site).and_then(Option::as_ref);
+        input.map_or(0, |x| x.dims().iter().product::<usize>() * size_of::<f32>())
+    }
+
+    /// The sites in the order in which the pass came by them.
+    pub(crate) fn order(&self) -> &[String] {
+        &self.order
+    }
+}
+
+impl Tap for Reference {
+    fn sees(&self, site: &str) -> bool {
+        self.inputs.contains_key(site)
+    }
+
+    fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
+        if let Some(input) = self.inputs.get_mut(site) {
+            if input.replace(rows(x.clone())).is_none() {
+                self.order.push(site.to_owned());
+            }
+        }
+        x
+    }
+}
+
+/// Adds to a sum that may not have begun.
+fn add(sum: &mut Option<Tensor<2>>, x: Tensor<2>) {
+    *sum = Some(match sum.take() {
+        None => x,
+        Some(sum) => sum + x,
+    });
+}
+
+/// `[.., features]` as `[count, features]`.
+fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
+    let dims = x.dims();
+    x.reshape([dims[..D - 1].iter().product(), dims[D - 1]])
 }
 
 /// The values of a float tensor on the host.

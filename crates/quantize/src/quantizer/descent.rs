@@ -108,7 +108,8 @@ impl<'a> Descent<'a> {
                         for j in 0..width {
                             let column = start + j;
                             let h = &self.h_host[column * columns..][start..end];
-                            let (code, value) = fit.round(row, fit.group_of(column), decoded[column] - gradient[j] / h[j]);
+                            let (code, value) =
+                                fit.round(row, fit.group_of(column), decoded[column] - gradient[j] / h[j]);
                             let step = value - decoded[column];
                             // Also false where the row of H is all zero and the quotient was not a number.
                             if code != codes[column] && step * (2.0 * gradient[j] + step * h[j]) < 0.0 {

@@ -82,6 +82,7 @@ const COARSE: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0
 const FINE: [f32; 6] = [-0.03, -0.02, -0.01, 0.01, 0.02, 0.03];
 
 /// The grid of one matrix: for every row and group a scale and a zero point, as they will be stored.
+#[derive(Clone)]
 pub(super) struct Fit {
     pub(super) scheme: Scheme,
     rows: usize,
@@ -159,6 +160,25 @@ impl Fit {
     pub(super) fn level(&self, row: usize, group: usize, code: u16) -> f32 {
         let zero = self.zeros.as_ref().map_or(0.0, |zeros| f32::from(zeros[self.stored(row, group)]));
         self.levels.grid.level(code) - zero
+    }
+
+    /// Takes the scales and zero points of some rows from another grid of the same scheme.
+    pub(super) fn take_rows(&mut self, other: &Self, rows: &[usize]) {
+        let groups = self.groups;
+        let copy = |row: usize| row * groups..(row + 1) * groups;
+        for row in rows.iter().copied() {
+            self.effective[copy(row)].copy_from_slice(&other.effective[copy(row)]);
+            match (&mut self.scales, &other.scales) {
+                (Scales::Float(own), Scales::Float(other)) => own[copy(row)].copy_from_slice(&other[copy(row)]),
+                (Scales::Nested { codes: own, .. }, Scales::Nested { codes: other, .. }) => {
+                    own[copy(row)].copy_from_slice(&other[copy(row)]);
+                }
+                _ => unreachable!("both grids are of one scheme"),
+            }
+            if let (Some(own), Some(other)) = (&mut self.zeros, &other.zeros) {
+                own[copy(row)].copy_from_slice(&other[copy(row)]);
+            }
+        }
     }
 
     /// Where the scale of a group is stored: one serves all rows with [`Group::Tensor`].
@@ -371,9 +391,7 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
 fn outer_of(group: Group, at: usize, groups: usize) -> usize {
     match group {
         Group::Tensor => 0,
-        Group::Row | Group::Columns(_) => {
-            at / groups * group.groups_per_row(groups) + at % groups / group.size(groups)
-        }
+        Group::Row | Group::Columns(_) => at / groups * group.groups_per_row(groups) + at % groups / group.size(groups),
     }
 }
 

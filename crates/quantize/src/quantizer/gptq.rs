@@ -1,5 +1,7 @@
 //! GPTQ.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -50,52 +52,72 @@ pub(super) struct Gptq<'a> {
     pub(super) damping: f64,
     pub(super) block: usize,
     pub(super) refine: Refine,
+    pub(super) rounds: usize,
+}
+
+/// A matrix with its columns in the order in which they are rounded.
+struct Turns<'t> {
+    /// That order; as they stand where absent.
+    visited: Option<&'t [u32]>,
+    w: Cow<'t, Matrix>,
+    /// The inverse factor of the Gram matrix in that order.
+    u: Vec<f32>,
+    damping: f64,
 }
 
 impl Gptq<'_> {
     pub(super) fn quantize(self, gram: &Gram) -> Result<Quantized, QuantizeError> {
         let descending = (self.order != Order::Natural).then(|| descending(&gram.diagonal()));
         // The order that is stored, in which everything below stands, and the order in which columns are rounded.
-        let (stored, visited) =
-            if self.order == Order::Activation { (descending, None) } else { (None, descending) };
+        let (stored, visited) = if self.order == Order::Activation { (descending, None) } else { (None, descending) };
         let moved = stored.as_ref().map(|order| (self.w.select_columns(order), gram.permuted(order)));
         let (w, gram) = moved.as_ref().map_or((self.w, gram), |(w, gram)| (w, gram));
         let moved = |importance: &[f32]| stored.iter().flatten().map(|at| importance[*at as usize]).collect();
         let importance: Option<Vec<f32>> = self.request.importance.filter(|_| stored.is_some()).map(moved);
         let request = Request { importance: importance.as_deref().or(self.request.importance), ..self.request };
 
+        let turns = self.turns(w, gram, visited.as_deref())?;
         let mut fit = Fit::new(w, request, Map::Nearest);
-        let (mut solution, damping) = self.solve(w, gram, &fit, visited.as_deref())?;
-        let rounded_rows = solution.take_better_rows(&Solution::plain(w, &fit), w, gram);
-        if !self.refine.is_none() {
-            Descent::new(w, gram, damping).run(self.refine, &mut fit, &mut solution);
+        let mut solution = self.round(&turns, &fit, &gram.device());
+        let rounded_rows = solution.take_better_rows(&Solution::plain(w, &fit), w, gram).len();
+        let descent = Descent::new(w, gram, turns.damping);
+        descent.run(self.refine, &mut fit, &mut solution);
+        for _ in 0..self.rounds {
+            let mut other = fit.clone();
+            let mut again = self.round(&turns, &other, &gram.device());
+            descent.run(self.refine, &mut other, &mut again);
+            let better = solution.take_better_rows(&again, w, gram);
+            fit.take_rows(&other, &better);
+            eprintln!("{} {} of {}", self.layer, better.len(), w.rows);
         }
         let output_loss = Some(gram.share(&solution.errors(w), w));
         let packed = fit.pack(self.layer, &solution.codes, stored)?;
-        Ok(Quantized { packed, output_loss, damping: Some(damping), rounded_rows })
+        Ok(Quantized { packed, output_loss, damping: Some(turns.damping), rounded_rows })
     }
 
-    /// The solution whose columns are rounded in the order `visited`, and the damping that it took.
-    fn solve(
-        &self,
-        w: &Matrix,
-        gram: &Gram,
-        fit: &Fit,
-        visited: Option<&[u32]>,
-    ) -> Result<(Solution, f64), QuantizeError> {
+    /// Everything that rounding in the order `visited` needs but a grid.
+    fn turns<'t>(&self, w: &'t Matrix, gram: &Gram, visited: Option<&'t [u32]>) -> Result<Turns<'t>, QuantizeError> {
         let moved = visited.map(|order| (w.select_columns(order), gram.permuted(order)));
-        let (w, gram) = moved.as_ref().map_or((w, gram), |(w, gram)| (w, gram));
-        let group: Vec<usize> = match visited {
-            Some(order) => order.iter().map(|column| fit.group_of(*column as usize)).collect(),
-            None => (0..w.columns).map(|column| fit.group_of(column)).collect(),
-        };
+        let gram = moved.as_ref().map_or(gram, |(_, gram)| gram);
         let Factor { u, damping } = factor(gram, self.damping)
             .map_err(|damping| QuantizeError::Factor { layer: self.layer.to_owned(), damping })?;
-        let solution = self.round_in_turn(w, fit, &group, &u, &gram.device());
-        Ok((match visited {
-            Some(order) => solution.restored(order),
-            None => solution,
-        }, damping))
+        let w = moved.map_or(Cow::Borrowed(w), |(w, _)| Cow::Owned(w));
+        Ok(Turns { visited, w, u, damping })
+    }
+
+    /// The weights on a grid, each column with the errors of those before it.
+    fn round(&self, turns: &Turns<'_>, fit: &Fit, device: &Device) -> Solution {
+        let Turns { visited, w, u, .. } = turns;
+        match visited {
+            Some(order) => {
+                let group: Vec<usize> = order.iter().map(|column| fit.group_of(*column as usize)).collect();
+                self.round_in_turn(w, fit, &group, u, device).restored(order)
+            }
+            None => {
+                let group: Vec<usize> = (0..w.columns).map(|column| fit.group_of(column)).collect();
+                self.round_in_turn(w, fit, &group, u, device)
+            }
+        }
     }
 
     /// Rounds columns as they stand; `group` says to which group of the grid each belongs.

@@ -67,6 +67,10 @@ pub enum Method {
         /// What is done to the codes and scales then.
         #[serde(default, skip_serializing_if = "Refine::is_none")]
         refine: Refine,
+        /// Which part of what the layers before have lost the layer makes up for, 0 to 1; `quantize` itself does not look
+        /// at it, [`run`](crate::run) moves the weights first.
+        #[serde(default)]
+        feedback: f64,
     },
 }
 
@@ -111,6 +115,14 @@ impl Method {
     pub fn search(&self) -> ScaleSearch {
         match self {
             Self::Rtn { search, .. } | Self::Gptq { search, .. } => *search,
+        }
+    }
+
+    /// Which part of what the layers before have lost a layer makes up for.
+    pub(crate) fn feedback(&self) -> f64 {
+        match self {
+            Self::Rtn { .. } => 0.0,
+            Self::Gptq { feedback, .. } => *feedback,
         }
     }
 
@@ -185,7 +197,7 @@ impl Method {
         match (self, gram) {
             (Self::Gptq { order, damping, block, refine, .. }, Some(gram)) => {
                 let (order, damping, block, refine) = (*order, *damping, *block, *refine);
-                gptq::Gptq { layer, w, request, order, damping, block, refine }.quantize(gram)
+                gptq::Gptq { layer, w, request, order, damping, block, refine, rounds: std::env::var("ROUNDS").map_or(0, |r| r.parse().unwrap()) }.quantize(gram)
             }
             (Self::Rtn { refine, .. } | Self::Gptq { refine, .. }, gram) => {
                 rtn::quantize(layer, w, request, *refine, gram)

@@ -34,8 +34,8 @@ impl Solution {
         Matrix { values: self.decoded.iter().zip(&w.values).map(|(q, w)| q - w).collect(), ..*w }
     }
 
-    /// Takes each row in which `other` has the smaller loss; returns how many those are.
-    pub(super) fn take_better_rows(&mut self, other: &Self, w: &Matrix, gram: &Gram) -> usize {
+    /// Takes each row in which `other` has the smaller loss; returns which those are.
+    pub(super) fn take_better_rows(&mut self, other: &Self, w: &Matrix, gram: &Gram) -> Vec<usize> {
         let (own, others) = (gram.energy(&self.errors(w)), gram.energy(&other.errors(w)));
         let better: Vec<usize> = (0..w.rows).filter(|row| others[*row] < own[*row]).collect();
         for row in &better {
@@ -43,7 +43,7 @@ impl Solution {
             self.codes[range.clone()].copy_from_slice(&other.codes[range.clone()]);
             self.decoded[range.clone()].copy_from_slice(&other.decoded[range]);
         }
-        better.len()
+        better
     }
 }
 
