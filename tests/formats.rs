@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use quench::format::{
-    Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Packed, Parts, Scale, Scales, Scheme,
+    Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Offsets, Packed, Parts, Scale, Scales, Scheme,
 };
 
 /// A matrix before packing: everything the formula needs.
@@ -14,14 +14,14 @@ struct Case {
     shape: [usize; 2],
     codes: Vec<u16>,
     scales: Scales,
-    zeros: Option<Vec<u16>>,
+    offsets: Offsets,
     order: Option<Vec<u32>>,
 }
 
 impl Case {
     fn pack(&self) -> Result<Packed, FormatError> {
-        let (scales, zeros, order) = (self.scales.clone(), self.zeros.clone(), self.order.clone());
-        Packed::from_codes(self.scheme, self.shape, &self.codes, scales, zeros, order)
+        let (scales, offsets, order) = (self.scales.clone(), self.offsets.clone(), self.order.clone());
+        Packed::from_codes(self.scheme, self.shape, &self.codes, scales, offsets, order)
     }
 
     /// Position in `[rows, ceil(columns / group)]` of the group that holds `[row, column]`.
@@ -41,7 +41,7 @@ impl Case {
         let [_, columns] = self.shape;
         let code = self.scheme.code;
         let at = Self::index(self.scheme.group, columns, row, stored);
-        let scale = match (&self.scales, self.scheme.scale) {
+        let kept = |kept: Scale, scales: &Scales| match (scales, kept) {
             (Scales::Float(scales), _) => scales[at],
             (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
                 let (scale_row, scale_columns, scale_column) = match self.scheme.group {
@@ -54,10 +54,15 @@ impl Case {
                 };
                 outer[Self::index(group, scale_columns, scale_row, scale_column)] * code.level(codes[at])
             }
-            (Scales::Nested { .. }, Scale::Float(_)) => unreachable!("the case was made to fit"),
+            (Scales::Nested { .. }, _) => unreachable!("the case was made to fit"),
         };
-        let zero = self.zeros.as_ref().map_or(0.0, |zeros| f32::from(zeros[at]));
-        scale * (code.level(self.codes[row * columns + stored]) - zero)
+        let scale = kept(self.scheme.scale, &self.scales);
+        let level = code.level(self.codes[row * columns + stored]);
+        match (&self.offsets, self.scheme.minimum) {
+            (Offsets::Minimums(minimums), Some(minimum)) => scale * level + kept(minimum, minimums),
+            (Offsets::Zeros(zeros), None) => scale * (level - f32::from(zeros[at])),
+            _ => scale * level,
+        }
     }
 
     fn naive(&self) -> Vec<f32> {
@@ -83,7 +88,7 @@ fn any_code() -> impl Strategy<Value = Code> {
         2 => (bits(2), mu).prop_map(|(bits, mu)| Code::LogSigned { bits, mu }),
         2 => (bits(2), range).prop_map(|(bits, range)| Code::Geometric { bits, range }),
         1 => bits(2).prop_map(|bits| Code::PublishedLog { bits }),
-        1 => Just(Code::Normal4),
+        1 => prop::sample::select(vec![Code::Normal4, Code::Nonlinear4]),
         1 => Just(Code::Float(Minifloat::E2M1)),
         1 => Just(Code::Float(Minifloat::E4M3)),
     ]
@@ -100,10 +105,16 @@ fn any_group() -> impl Strategy<Value = Group> {
 fn any_scheme() -> impl Strategy<Value = Scheme> {
     let kind = || prop::sample::select(vec![FloatKind::F32, FloatKind::F16, FloatKind::BF16]);
     let scale = prop_oneof![
+        Just(Scale::PowerOfTwo),
         kind().prop_map(Scale::Float),
         (any_code(), any_group(), kind()).prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
     ];
-    (any_code(), any_group(), scale).prop_map(|(code, group, scale)| Scheme { code, group, scale })
+    (any_code(), any_group(), scale.clone(), prop::option::of(scale)).prop_map(|(code, group, scale, minimum)| Scheme {
+        code,
+        group,
+        scale,
+        minimum,
+    })
 }
 
 fn codes(code: Code, count: usize) -> impl Strategy<Value = Vec<u16>> {
@@ -119,8 +130,11 @@ fn any_case() -> impl Strategy<Value = Case> {
         let shape = [rows, columns];
         let scale_shape = scheme.group.scale_shape(shape);
         let count = scale_shape[0] * scale_shape[1];
-        let scales = match scheme.scale {
+        let kept = |scale| match scale {
             Scale::Float(kind) => floats(kind, count).prop_map(Scales::Float).boxed(),
+            Scale::PowerOfTwo => prop::collection::vec((-100..30).prop_map(|power| 2.0_f32.powi(power)), count)
+                .prop_map(Scales::Float)
+                .boxed(),
             Scale::Nested { code, group, outer } => {
                 let [rows, columns] = group.scale_shape(scale_shape);
                 (codes(code, count), floats(outer, rows * columns))
@@ -128,17 +142,15 @@ fn any_case() -> impl Strategy<Value = Case> {
                     .boxed()
             }
         };
-        let zeros =
-            if scheme.code.is_affine() { codes(scheme.code, count).prop_map(Some).boxed() } else { Just(None).boxed() };
+        let scales = kept(scheme.scale);
+        let offsets = match scheme.minimum {
+            Some(minimum) => kept(minimum).prop_map(Offsets::Minimums).boxed(),
+            None if scheme.code.is_affine() => codes(scheme.code, count).prop_map(Offsets::Zeros).boxed(),
+            None => Just(Offsets::None).boxed(),
+        };
         let order = prop::option::of(Just((0..columns as u32).collect::<Vec<u32>>()).prop_shuffle());
-        (codes(scheme.code, rows * columns), scales, zeros, order).prop_map(move |(codes, scales, zeros, order)| Case {
-            scheme,
-            shape,
-            codes,
-            scales,
-            zeros,
-            order,
-        })
+        (codes(scheme.code, rows * columns), scales, offsets, order)
+            .prop_map(move |(codes, scales, offsets, order)| Case { scheme, shape, codes, scales, offsets, order })
     })
 }
 
@@ -154,24 +166,32 @@ proptest! {
         prop_assert_eq!(same.as_ref(), Ok(&packed));
         // The size is what the parts hold, each counted on its own.
         let parts = packed.parts();
-        let scales = match (&parts.scales, case.scheme.scale) {
+        let bits = |scales: &Scales, kept: Scale| match (scales, kept) {
             (Scales::Float(scales), Scale::Float(kind)) => scales.len() as u64 * u64::from(kind.bits()),
+            (Scales::Float(scales), _) => scales.len() as u64 * 8,
             (Scales::Nested { codes, outer }, Scale::Nested { code, outer: kind, .. }) => {
                 codes.len() as u64 * u64::from(code.bits()) + outer.len() as u64 * u64::from(kind.bits())
             }
             _ => unreachable!("the case was made to fit"),
         };
-        let zeros = parts.zeros.as_ref().map_or(0, |zeros| zeros.len() as u64 * u64::from(case.scheme.code.bits()));
+        let scales = bits(&parts.scales, case.scheme.scale);
+        let offsets = match (&parts.offsets, case.scheme.minimum) {
+            (Offsets::Minimums(minimums), Some(minimum)) => bits(minimums, minimum),
+            (Offsets::Zeros(zeros), _) => zeros.len() as u64 * u64::from(case.scheme.code.bits()),
+            _ => 0,
+        };
         let order = parts.order.as_ref().map_or(0, |order| order.len() as u64 * 32);
-        prop_assert_eq!(packed.storage_bits(), parts.codes.len() as u64 * 32 + scales + zeros + order);
+        prop_assert_eq!(packed.storage_bits(), parts.codes.len() as u64 * 32 + scales + offsets + order);
         prop_assert_eq!(
             packed.bits_per_weight(),
             packed.storage_bits() as f64 / (case.shape[0] * case.shape[1]) as f64
         );
-        // What every kernel relies on: one scale and zero for each group of each row.
+        // What every kernel relies on: one scale and zero or minimum for each group of each row.
         let groups = case.scheme.group.groups_per_row(case.shape[1]);
         prop_assert_eq!(packed.scale_values().len(), case.shape[0] * groups);
-        prop_assert_eq!(packed.zero_values().map(|zeros| zeros.len()), case.zeros.map(|_| case.shape[0] * groups));
+        let all = case.shape[0] * groups;
+        prop_assert_eq!(packed.zero_values().map(|zeros| zeros.len()), case.offsets.zeros().map(|_| all));
+        prop_assert_eq!(packed.minimums().map(|minimums| minimums.len()), case.offsets.minimums().map(|_| all));
     }
 
     /// Parts changed anywhere are refused, or still decode to finite numbers: never a panic, never a NaN.
@@ -194,16 +214,28 @@ proptest! {
                 let i = at.index(codes.len());
                 codes[i] ^= bits as u16;
             },
-            4 => if let Some(zeros) = &mut parts.zeros {
-                let i = at.index(zeros.len());
-                zeros[i] ^= bits as u16;
+            4 => match &mut parts.offsets {
+                Offsets::None => {}
+                Offsets::Zeros(zeros) => {
+                    let i = at.index(zeros.len());
+                    zeros[i] ^= bits as u16;
+                }
+                Offsets::Minimums(Scales::Float(minimums) | Scales::Nested { outer: minimums, .. }) => {
+                    let i = at.index(minimums.len());
+                    minimums[i] = f32::from_bits(bits);
+                }
             },
             5 => if let Some(order) = &mut parts.order {
                 let i = at.index(order.len());
                 order[i] = bits % (2 * shape[1] as u32);
             },
             6 => shape[at.index(2)] = bits as usize,
-            _ => parts.zeros = parts.zeros.take().map(|_| vec![]).or(Some(vec![0])),
+            _ => {
+                parts.offsets = match parts.offsets {
+                    Offsets::None => Offsets::Zeros(vec![0]),
+                    Offsets::Zeros(_) | Offsets::Minimums(_) => Offsets::None,
+                }
+            }
         }
         if let Ok(packed) = Packed::new(scheme, shape, parts) {
             prop_assert!(packed.decode().iter().all(|w| w.is_finite()));
@@ -233,13 +265,14 @@ fn the_words_of_a_row_never_change() {
 /// Codes and levels written down: what a saved code stands for never changes either.
 #[test]
 fn the_levels_of_a_code_never_change() {
-    let cases: [(&str, &[(u16, f32)]); 9] = [
+    let cases: [(&str, &[(u16, f32)]); 10] = [
         ("int4", &[(0, -8.0), (8, 0.0), (15, 7.0)]),
         ("uint4", &[(0, 0.0), (15, 15.0)]),
         ("slog4:mu15", &[(7, 1.0), (8, 0.0), (15, -1.0), (1, 0.032_399_62), (14, -0.651_146_77)]),
         ("lns4:oct3", &[(0, 0.0), (1, 0.125), (3, 0.25), (7, 1.0), (8, 0.0), (15, -1.0), (2, 0.176_776_69)]),
         ("plog8", &[(0, 0.0), (1, 0.0), (129, 0.0), (2, 0.142_857_15), (127, 0.998_383_5), (192, -0.857_142_87)]),
         ("nf4", &[(0, -1.0), (7, 0.0), (8, 0.079_580_3), (15, 1.0)]),
+        ("iq4nl", &[(0, -127.0), (7, -10.0), (8, 1.0), (15, 113.0)]),
         ("e2m1", &[(1, 0.5), (7, 6.0), (8, 0.0), (9, -0.5)]),
         ("e4m3", &[(0x38, 1.0), (0x7e, 448.0), (0x7f, 0.0), (0x80, 0.0), (0xfe, -448.0)]),
         ("int1", &[(0, -1.0), (1, 0.0)]),
@@ -256,7 +289,8 @@ fn the_levels_of_a_code_never_change() {
 #[test]
 fn errors_name_the_culprit() {
     let scheme: Scheme = "int4/2/f16".parse().unwrap();
-    let parts = Parts { codes: vec![0], scales: Scales::Float(vec![1.0, f32::NAN]), zeros: None, order: None };
+    let parts =
+        Parts { codes: vec![0], scales: Scales::Float(vec![1.0, f32::NAN]), offsets: Offsets::None, order: None };
     let error = Packed::new(scheme, [1, 4], parts).unwrap_err();
     assert_eq!(error.to_string(), "scales[1]: NaN is not a finite f16 number");
 }

@@ -284,7 +284,7 @@ fn descent_equals_the_naive_implementation() {
                     scales[row] = half::f16::from_bits(bits).to_f32();
                     let other = changed(scales, None);
                     assert!(other >= least * (1.0 - 1e-5), "{code}, row {row}: {other} below {least}");
-                } else if let Some(mut zeros) = best.parts().zeros.clone() {
+                } else if let Some(mut zeros) = best.parts().offsets.zeros().map(<[u16]>::to_vec) {
                     let Some(zero) =
                         zeros[row].checked_add_signed(step).filter(|zero| usize::from(*zero) < scheme.code.len())
                     else {

@@ -1,6 +1,6 @@
 //! The quantizers that `quench snr` compares, each on the same weights at the same width.
 
-use quench::format::{Bits, Code, FloatKind, Group, Minifloat, Mu, Octaves, Scale, Scheme};
+use quench::format::{Bits, Code, FloatKind, Group, Minifloat, Mu, Octaves, Scale, Scheme, power_of_two};
 use quench::metrics::{Sorted, Source, Steps, Tally};
 use quench::quantize::{self, Method, ScaleSearch};
 
@@ -283,7 +283,7 @@ fn shared(matrix: &Matrix, code: Code, sharing: Sharing) -> Score {
 /// The code in groups of `columns` with f16 scales.
 fn scheme(code: Code, columns: u32) -> Scheme {
     let group = std::num::NonZeroU32::new(columns).map_or(Group::Row, Group::Columns);
-    Scheme { code, group, scale: Scale::Float(FloatKind::F16) }
+    Scheme::new(code, group, Scale::Float(FloatKind::F16))
 }
 
 /// Every group scaled by its largest weight, each weight to the nearest level.
@@ -294,6 +294,7 @@ fn grouped(matrix: &Matrix, scheme: Scheme) -> Score {
     let top = scheme.code.max_level();
     let scale_of: Box<dyn Fn(f32) -> f32> = match scheme.scale {
         Scale::Float(kind) => Box::new(move |scale| kind.round(scale)),
+        Scale::PowerOfTwo => Box::new(power_of_two),
         Scale::Nested { code, outer, .. } => {
             let outer = outer.round(matrix.sorted.largest() as f32 / top / code.max_level());
             let inner = code.grid();

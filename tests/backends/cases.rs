@@ -143,6 +143,9 @@ impl Sample {
             Scale::Float(kind) => {
                 Scales::Float(floats(rng, scale_rows * groups).iter().map(|&s| kind.round(s)).collect())
             }
+            Scale::PowerOfTwo => Scales::Float(
+                floats(rng, scale_rows * groups).iter().map(|&s| quench::format::power_of_two(s.abs())).collect(),
+            ),
             Scale::Nested { code, group, outer } => {
                 let [outer_rows, outers] = group.scale_shape([scale_rows, groups]);
                 Scales::Nested {

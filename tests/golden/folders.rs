@@ -150,7 +150,7 @@ fn what_is_released_is_read_again_and_what_was_changed_is_kept() {
 fn pack(shape: [usize; 2], w: &[f32]) -> Packed {
     let code: Code = "int8".parse().unwrap();
     let scale: Scale = "f32".parse().unwrap();
-    let scheme = Scheme { code, group: Group::Row, scale };
+    let scheme = Scheme::new(code, Group::Row, scale);
     let mut scales = Vec::new();
     let mut codes = Vec::new();
     for row in w.chunks(shape[1]) {

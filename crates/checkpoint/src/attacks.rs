@@ -110,7 +110,17 @@ fn extent() -> impl Strategy<Value = usize> {
 fn scheme() -> impl Strategy<Value = Scheme> {
     let codes = ["int1", "int4", "uint3", "uint16", "slog5:mu8", "nf4", "e2m1", "e4m3"];
     let groups = ["tensor", "row", "1", "7", "4294967295"];
-    let scales = ["f32", "f16", "bf16", "int8/tensor:f32", "uint5/2:f16", "e4m3/row:bf16", "nf4/4294967295:f32"];
+    let scales = [
+        "f32",
+        "f16",
+        "bf16",
+        "e8m0",
+        "int8/tensor:f32",
+        "uint5/2:f16",
+        "e4m3/row:bf16",
+        "nf4/4294967295:f32",
+        "f16/min:f16",
+    ];
     let spelling = (select(codes.to_vec()), select(groups.to_vec()), select(scales.to_vec()));
     spelling.prop_map(|(code, group, scale)| format!("{code}/{group}/{scale}").parse().unwrap())
 }

@@ -6,11 +6,13 @@
 //! | [`gptq`] | `qweight`, `qzeros`, `scales`, `g_idx` | GPTQModel, AutoGPTQ, AutoRound, vLLM, transformers |
 //! | [`awq`] | `qweight`, `qzeros`, `scales` | AutoAWQ, vLLM, transformers |
 //! | [`compressed`] | `weight_packed`, `weight_scale`, `weight_shape` | llm-compressor, vLLM, transformers |
+//! | [`gguf`] | one, in blocks, named for their type: `q4_k` | llama.cpp, in files of its own: [`crate::gguf`] |
 //!
 //! Our own is [`native`]. `docs/checkpoint.md` has every shape and bit order.
 
 pub mod awq;
 pub mod compressed;
+pub mod gguf;
 pub mod gptq;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ pub enum Dialect {
     Awq,
     /// `pack-quantized` of compressed-tensors.
     Compressed,
+    /// Blocks of llama.cpp.
+    Gguf,
 }
 
 impl Dialect {
@@ -46,6 +50,9 @@ impl Dialect {
         }
         if compressed::is_packed(source, layer) {
             return Some(Self::Compressed);
+        }
+        if gguf::is_packed(source, layer) {
+            return Some(Self::Gguf);
         }
         if awq::is_packed(source, layer) {
             return Some(Self::Awq);
@@ -61,6 +68,7 @@ impl Dialect {
             Self::Gptq => Ok(named(&gptq::TENSORS)),
             Self::Awq => Ok(named(&awq::TENSORS)),
             Self::Compressed => Ok(named(&compressed::TENSORS)),
+            Self::Gguf => Ok(gguf::name(source, layer).into_iter().collect()),
         }
     }
 
@@ -73,6 +81,7 @@ impl Dialect {
             Self::Gptq => gptq::tensors(layer, packed),
             Self::Awq => awq::tensors(layer, packed),
             Self::Compressed => compressed::tensors(layer, packed),
+            Self::Gguf => gguf::tensors(layer, packed),
         }
     }
 
@@ -85,11 +94,12 @@ impl Dialect {
             Self::Gptq => gptq::config(packed),
             Self::Awq => awq::config(packed),
             Self::Compressed => compressed::config(packed, dense),
+            Self::Gguf => json!({ "quant_method": "gguf" }),
         }
     }
 }
 
-/// `quench`, `gptq`, `awq`, `compressed-tensors`.
+/// `quench`, `gptq`, `awq`, `compressed-tensors`, `gguf`.
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -97,6 +107,7 @@ impl fmt::Display for Dialect {
             Self::Gptq => "gptq",
             Self::Awq => "awq",
             Self::Compressed => "compressed-tensors",
+            Self::Gguf => "gguf",
         })
     }
 }
@@ -111,14 +122,17 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Option<Packed>, Checkpoi
         Some(Dialect::Gptq) => gptq::read(source, layer).map(Some),
         Some(Dialect::Awq) => awq::read(source, layer).map(Some),
         Some(Dialect::Compressed) => compressed::read(source, layer).map(Some),
+        Some(Dialect::Gguf) => gguf::read(source, layer).map(Some),
     }
 }
 
 /// Every layer that `source` has packed, in any dialect, sorted.
 pub fn layers(source: &dyn Source) -> Vec<String> {
     let mut layers: Vec<String> = source.manifest().layers.keys().cloned().collect();
-    let marks = [".qweight", ".weight_packed"];
-    let marked = source.names().into_iter().filter_map(|name| marks.iter().find_map(|mark| name.strip_suffix(mark)));
+    let marks: Vec<String> =
+        ["qweight", "weight_packed"].map(str::to_owned).into_iter().chain(gguf::suffixes()).collect();
+    let of = |name| str::rsplit_once(name, '.').filter(|(_, suffix)| marks.iter().any(|mark| mark == suffix));
+    let marked = source.names().into_iter().filter_map(of).map(|(layer, _)| layer);
     layers.extend(marked.filter(|layer| Dialect::of(source, layer).is_some()).map(str::to_owned));
     layers.sort_unstable();
     layers.dedup();
@@ -290,10 +304,19 @@ fn turned<T: Copy>(values: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
+/// Refuses minimums, for dialects that have integer zero points only.
+fn no_minimums(dialect: Dialect, packed: &Packed) -> Result<(), Unwritable> {
+    match packed.scheme().minimum {
+        None => Ok(()),
+        Some(_) => Err(Unwritable::new(dialect, "has integer zero points and no minimums")),
+    }
+}
+
 /// The scales of `packed` as halves, `[out, groups]`, for dialects that have no other.
 fn halves(dialect: Dialect, packed: &Packed) -> Result<Vec<half::f16>, Unwritable> {
+    no_minimums(dialect, packed)?;
     let (Scale::Float(_), Scales::Float(_)) = (packed.scheme().scale, &packed.parts().scales) else {
-        return Err(Unwritable::new(dialect, "has no scales of scales"));
+        return Err(Unwritable::new(dialect, "has scales that are halves, and no others"));
     };
     let values = packed.scale_values();
     match values.iter().find(|value| !FloatKind::F16.holds(**value)) {

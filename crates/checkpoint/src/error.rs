@@ -7,6 +7,7 @@ use quench_format::FormatError;
 use safetensors::Dtype;
 
 use crate::dialect::Unwritable;
+use crate::gguf::GgufError;
 use crate::lsq::LsqError;
 
 /// A checkpoint that cannot be read or written; every variant names the file, and the tensor where there is one.
@@ -282,6 +283,15 @@ pub enum CheckpointError {
         file: PathBuf,
         /// What is wrong with it.
         source: LsqError,
+    },
+
+    /// A GGUF file is refused, or cannot be written.
+    #[error("GGUF file `{}`: {source}", file.display())]
+    Gguf {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
     },
 
     /// Somebody asked to stop while a checkpoint was written.

@@ -1,4 +1,5 @@
-//! A checkpoint folder in the Hugging Face layout, one file or sharded, or with an `.lsq` or a PyTorch file, or a single file.
+//! A checkpoint folder in the Hugging Face layout, one file or sharded, or with an `.lsq` or a PyTorch file, or a single file,
+//! which may be a GGUF file too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,6 +10,7 @@ use std::sync::OnceLock;
 use memmap2::MmapOptions;
 use serde_json::Value;
 
+use crate::gguf;
 use crate::header::{Container, Header, Range, is_pickled};
 use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
 use crate::lsq::{self, LSQ_WEIGHTS, LsqError, Stored};
@@ -46,7 +48,7 @@ struct Place {
 impl Folder {
     /// Opens `path`: a folder with `model.safetensors`, or with `model.safetensors.index.json` and its shards, or with
     /// `model.lsq`, or with `pytorch_model.bin`, or with its index and shards, or with one file in `.pt`, `.pth` or `.th`; or
-    /// a single file of these kinds. Only headers are read.
+    /// a single file of these kinds, or a GGUF file. Only headers are read.
     ///
     /// Where a folder has several, the first of these is taken, as `transformers` does. PyTorch files need the feature
     /// `pytorch`. Their weights are the file's own dictionary, or the one under `state_dict`, `model_state_dict` or `model`;
@@ -70,7 +72,7 @@ impl Folder {
         }
     }
 
-    /// Opens one file of any name: PyTorch's by its ending (`.pth`, `.th`, `.pt`, `.bin`), else safetensors or `.lsq`. Errors
+    /// Opens one file of any name: PyTorch's by its ending (`.pth`, `.th`, `.pt`, `.bin`), else safetensors, `.lsq` or GGUF. Errors
     /// as [`Folder::open`].
     pub fn open_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
@@ -203,7 +205,14 @@ impl Source for Folder {
             }
             verified.get_or_init(|| ());
         }
-        let Stored::Stream { rows, columns, bits } = range.stored else { return Ok(view) };
+        let (rows, columns, bits) = match range.stored {
+            Stored::Plain => return Ok(view),
+            Stored::Rotary { heads } => {
+                let bytes = gguf::rows_of_model(view.bytes(), range.info.shape[0], heads);
+                return TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), bytes);
+            }
+            Stored::Stream { rows, columns, bits } => (rows, columns, bits),
+        };
         match lsq::to_words(view.bytes(), rows, columns, bits) {
             Some(words) => TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), words),
             None => {

@@ -1,5 +1,5 @@
-//! The header of one safetensors file, checked against the file's length; that of an `.lsq` file is in [`crate::lsq`], and
-//! what stands for one in a PyTorch file in `crate::pytorch`.
+//! The header of one safetensors file, checked against the file's length; that of an `.lsq` file is in [`crate::lsq`], that of
+//! a GGUF file in [`crate::gguf`], and what stands for one in a PyTorch file in `crate::pytorch`.
 //!
 //! ```text
 //! 8 bytes    n, little-endian
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use safetensors::tensor::Metadata;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
+use crate::gguf;
 use crate::lsq::{self, Stored};
 use crate::manifest::MANIFEST_KEY;
 use crate::source::TensorInfo;
@@ -47,6 +48,7 @@ pub(crate) struct Header {
 pub(crate) enum Container {
     Safetensors,
     Lsq,
+    Gguf,
     /// The tensors by their names, read by the reader that found them.
     #[cfg(feature = "pytorch")]
     Pytorch(BTreeMap<String, pytorch_reader::Tensor>),
@@ -74,7 +76,7 @@ pub(crate) struct Range {
 
 impl Header {
     /// Opens `path` and reads its header: that of a PyTorch file by its ending, that of an `.lsq` file by its name or its first
-    /// bytes, else that of a safetensors file.
+    /// bytes, that of a GGUF file by those, else that of a safetensors file.
     pub fn open(path: PathBuf) -> Result<Self, CheckpointError> {
         let unreadable = |source| CheckpointError::Read { file: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
@@ -91,6 +93,9 @@ impl Header {
         let found = attributes.len();
         if is_lsq(&mut file, &path).map_err(unreadable)? {
             return lsq::read(&path, file, found);
+        }
+        if begins(&mut file, &gguf::MAGIC).map_err(unreadable)? {
+            return gguf::read_header(&path, file);
         }
         let text = read_text(&mut file, &path, found)?;
 
@@ -130,11 +135,16 @@ fn is_lsq(file: &mut File, path: &Path) -> io::Result<bool> {
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lsq")) {
         return Ok(true);
     }
-    // As a safetensors header's length, these bytes would be far above its limit.
-    let mut magic = Vec::new();
-    file.by_ref().take(lsq::MAGIC.len() as u64).read_to_end(&mut magic)?;
+    begins(file, &lsq::MAGIC)
+}
+
+/// Whether a file begins with these bytes, as no safetensors file does, whose header would be far above its limit; the file is
+/// at its start again.
+fn begins(file: &mut File, magic: &[u8]) -> io::Result<bool> {
+    let mut found = Vec::new();
+    file.by_ref().take(magic.len() as u64).read_to_end(&mut found)?;
     file.rewind()?;
-    Ok(magic == lsq::MAGIC)
+    Ok(found == magic)
 }
 
 /// The JSON text, at most [`LONGEST_HEADER`] bytes and never more than the file has.

@@ -5,17 +5,18 @@
 //! | tensor | type | shape | holds |
 //! | --- | --- | --- | --- |
 //! | `<layer>.qweight` | I32 | `[out, words(in, b)]` | the codes, `b` bits each |
-//! | `<layer>.scales` | F32, F16, BF16 | `[out, g]`, or `[1, 1]` for one group in all | float scales |
+//! | `<layer>.scales` | F32, F16, BF16, F8_E8M0 | `[out, g]`, or `[1, 1]` for one group in all | scales that are floats or powers of two |
 //! | `<layer>.scales` | I32 | `[out, words(g, bs)]`, or `[1, 1]` | nested: the scales' codes, `bs` bits each |
 //! | `<layer>.outer_scales` | F32, F16, BF16 | `[out, outer groups]`, or `[1, 1]` | nested: the scales of those |
-//! | `<layer>.qzeros` | I32 | `[out, words(g, b)]`, or `[1, 1]` | affine codes: the zero points, `b` bits each |
+//! | `<layer>.qzeros` | I32 | `[out, words(g, b)]`, or `[1, 1]` | affine codes without minimums: the zero points, `b` bits each |
+//! | `<layer>.mins`, `<layer>.outer_mins` | as `scales`, `outer_scales` | as those | minimums, where the scheme has them |
 //! | `<layer>.order` | I32 | `[in]` | where columns are reordered: stored column `j` is original column `order[j]` |
 //!
 //! `words(n, b) = ceil(n * b / 32)`; bits are packed as [`quench_format::bits`] says. I32 holds the bit pattern of a `u32`,
 //! since PyTorch has few operations on unsigned words. `docs/checkpoint.md` is the full specification.
 
 use half::{bf16, f16};
-use quench_format::{FloatKind, FormatError, Packed, Parts, Scale, Scales, Scheme, bits};
+use quench_format::{FloatKind, FormatError, Offsets, Packed, Parts, Scale, Scales, Scheme, bits};
 use safetensors::Dtype;
 
 use crate::source::{TensorInfo, TensorView, words};
@@ -43,6 +44,8 @@ pub(crate) enum Piece {
     Scales,
     OuterScales,
     Zeros,
+    Minimums,
+    OuterMinimums,
     Order,
 }
 
@@ -54,6 +57,8 @@ impl Piece {
             Self::Scales => "scales",
             Self::OuterScales => "outer_scales",
             Self::Zeros => "qzeros",
+            Self::Minimums => "mins",
+            Self::OuterMinimums => "outer_mins",
             Self::Order => "order",
         }
     }
@@ -67,22 +72,18 @@ impl Piece {
     pub fn bytes(self, packed: &Packed) -> Vec<u8> {
         let (scheme, parts) = (packed.scheme(), packed.parts());
         let groups = scheme.group.scale_shape(packed.shape())[1];
-        match (self, &parts.scales, scheme.scale) {
-            (Self::Codes, ..) => word_bytes(&parts.codes),
-            (Self::Scales, Scales::Float(scales), Scale::Float(kind)) => float_bytes(kind, scales),
-            (Self::Scales, Scales::Nested { codes, .. }, Scale::Nested { code, .. }) => {
-                word_bytes(&bits::pack(codes, groups, code.bits()))
-            }
-            (Self::OuterScales, Scales::Nested { outer, .. }, Scale::Nested { outer: kind, .. }) => {
-                float_bytes(kind, outer)
-            }
-            (Self::Zeros, ..) => {
-                let zeros = parts.zeros.as_deref().unwrap_or_default();
+        let minimums = scheme.minimum.zip(parts.offsets.minimums());
+        match self {
+            Self::Codes => word_bytes(&parts.codes),
+            Self::Scales => scale_bytes(scheme.scale, &parts.scales, groups),
+            Self::OuterScales => outer_bytes(scheme.scale, &parts.scales),
+            Self::Zeros => {
+                let zeros = parts.offsets.zeros().unwrap_or_default();
                 word_bytes(&bits::pack(zeros, groups, scheme.code.bits()))
             }
-            (Self::Order, ..) => word_bytes(parts.order.as_deref().unwrap_or_default()),
-            // A `Packed` has scales of the form that its scheme names.
-            (Self::Scales | Self::OuterScales, ..) => Vec::new(),
+            Self::Minimums => minimums.map(|(kept, minimums)| scale_bytes(kept, minimums, groups)).unwrap_or_default(),
+            Self::OuterMinimums => minimums.map(|(kept, minimums)| outer_bytes(kept, minimums)).unwrap_or_default(),
+            Self::Order => word_bytes(parts.order.as_deref().unwrap_or_default()),
         }
     }
 
@@ -90,14 +91,20 @@ impl Piece {
     fn at_fault(error: &FormatError) -> Self {
         use FormatError as E;
         match error {
-            E::Length { part, .. } | E::CodeRange { part, .. } | E::ScaleValue { part, .. } => match *part {
+            E::Length { part, .. }
+            | E::CodeRange { part, .. }
+            | E::ScaleValue { part, .. }
+            | E::ScaleForm { part, .. } => match *part {
                 "scales" | "scale codes" => Self::Scales,
                 "outer scales" => Self::OuterScales,
                 "zeros" => Self::Zeros,
+                "minimums" | "minimum codes" => Self::Minimums,
+                "outer minimums" => Self::OuterMinimums,
                 "order" => Self::Order,
                 _ => Self::Codes,
             },
-            E::ScaleForm { .. } | E::ScaleOverflow { .. } => Self::Scales,
+            E::ScaleOverflow { .. } => Self::Scales,
+            E::Minimums { .. } => Self::Minimums,
             E::ZerosMissing { .. } | E::ZerosUnexpected { .. } | E::ZeroRange { .. } => Self::Zeros,
             E::Order { .. } => Self::Order,
             _ => Self::Codes,
@@ -107,32 +114,31 @@ impl Piece {
 
 /// The tensors of a layer with their types and shapes; `layer.shape` has been through [`check_shape`].
 pub(crate) fn layout(layer: &Layer, ordered: bool) -> Vec<(Piece, TensorInfo)> {
-    let Layer { scheme: Scheme { code, group, scale }, shape } = *layer;
-    let [rows, columns] = shape;
-    let packed =
-        |rows, columns, bits| TensorInfo { dtype: Dtype::I32, shape: vec![rows, bits::words_per_row(columns, bits)] };
-    let float = |kind, [rows, columns]: [usize; 2]| TensorInfo {
-        dtype: match kind {
-            FloatKind::F32 => Dtype::F32,
-            FloatKind::F16 => Dtype::F16,
-            FloatKind::BF16 => Dtype::BF16,
-        },
-        shape: vec![rows, columns],
+    let Layer { scheme: Scheme { code, group, scale, minimum }, shape } = *layer;
+    let words = |[rows, columns]: [usize; 2], bits| TensorInfo {
+        dtype: Dtype::I32,
+        shape: vec![rows, bits::words_per_row(columns, bits)],
     };
     let scales = group.scale_shape(shape);
-    let mut pieces = vec![(Piece::Codes, packed(rows, columns, code.bits()))];
-    match scale {
-        Scale::Float(kind) => pieces.push((Piece::Scales, float(kind, scales))),
+    let mut pieces = vec![(Piece::Codes, words(shape, code.bits()))];
+    let mut kept = |scale, [inner, outermost]: [Piece; 2]| match scale {
+        Scale::Float(kind) => pieces.push((inner, TensorInfo { dtype: dtype(kind), shape: scales.to_vec() })),
+        Scale::PowerOfTwo => pieces.push((inner, TensorInfo { dtype: Dtype::F8_E8M0, shape: scales.to_vec() })),
         Scale::Nested { code, group, outer } => {
-            pieces.push((Piece::Scales, packed(scales[0], scales[1], code.bits())));
-            pieces.push((Piece::OuterScales, float(outer, group.scale_shape(scales))));
+            pieces.push((inner, words(scales, code.bits())));
+            let shape = group.scale_shape(scales).to_vec();
+            pieces.push((outermost, TensorInfo { dtype: dtype(outer), shape }));
         }
+    };
+    kept(scale, [Piece::Scales, Piece::OuterScales]);
+    if let Some(minimum) = minimum {
+        kept(minimum, [Piece::Minimums, Piece::OuterMinimums]);
     }
-    if code.is_affine() {
-        pieces.push((Piece::Zeros, packed(scales[0], scales[1], code.bits())));
+    if layer.scheme.has_zeros() {
+        pieces.push((Piece::Zeros, words(scales, code.bits())));
     }
     if ordered {
-        pieces.push((Piece::Order, TensorInfo { dtype: Dtype::I32, shape: vec![columns] }));
+        pieces.push((Piece::Order, TensorInfo { dtype: Dtype::I32, shape: vec![shape[1]] }));
     }
     pieces
 }
@@ -163,23 +169,27 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Option<Packed>, Checkpoi
 
     let codes = to_words(&view(Piece::Codes)?);
     let [_, groups] = scheme.group.scale_shape(shape);
-    let scales = match scheme.scale {
-        Scale::Float(_) => Scales::Float(view(Piece::Scales)?.to_f32()?),
-        Scale::Nested { code, .. } => Scales::Nested {
-            codes: unpack(&view(Piece::Scales)?, groups, code.bits())?,
-            outer: view(Piece::OuterScales)?.to_f32()?,
-        },
+    let kept = |scale, [inner, outermost]: [Piece; 2]| -> Result<Scales, CheckpointError> {
+        Ok(match scale {
+            Scale::Float(_) => Scales::Float(view(inner)?.to_f32()?),
+            Scale::PowerOfTwo => Scales::Float(view(inner)?.bytes().iter().map(|&byte| power(byte)).collect()),
+            Scale::Nested { code, .. } => {
+                Scales::Nested { codes: unpack(&view(inner)?, groups, code.bits())?, outer: view(outermost)?.to_f32()? }
+            }
+        })
     };
+    let scales = kept(scheme.scale, [Piece::Scales, Piece::OuterScales])?;
     let has = |piece| pieces.iter().any(|(present, _)| *present == piece);
-    let zeros = match has(Piece::Zeros) {
-        true => Some(unpack(&view(Piece::Zeros)?, groups, scheme.code.bits())?),
-        false => None,
+    let offsets = match scheme.minimum {
+        Some(minimum) => Offsets::Minimums(kept(minimum, [Piece::Minimums, Piece::OuterMinimums])?),
+        None if has(Piece::Zeros) => Offsets::Zeros(unpack(&view(Piece::Zeros)?, groups, scheme.code.bits())?),
+        None => Offsets::None,
     };
     let order = match has(Piece::Order) {
         true => Some(to_words(&view(Piece::Order)?)),
         false => None,
     };
-    let parts = Parts { codes, scales, zeros, order };
+    let parts = Parts { codes, scales, offsets, order };
     match Packed::new(scheme, shape, parts) {
         Ok(packed) => Ok(Some(packed)),
         Err(error) => {
@@ -260,6 +270,45 @@ fn word_bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
+/// Scales or minimums, or the codes of nested ones, `groups` to a row.
+fn scale_bytes(kept: Scale, scales: &Scales, groups: usize) -> Vec<u8> {
+    match (kept, scales) {
+        (Scale::Float(kind), Scales::Float(values)) => float_bytes(kind, values),
+        (Scale::PowerOfTwo, Scales::Float(values)) => values.iter().map(|&value| exponent(value)).collect(),
+        (Scale::Nested { code, .. }, Scales::Nested { codes, .. }) => {
+            word_bytes(&bits::pack(codes, groups, code.bits()))
+        }
+        // A `Packed` has scales of the form that its scheme names.
+        _ => Vec::new(),
+    }
+}
+
+fn outer_bytes(kept: Scale, scales: &Scales) -> Vec<u8> {
+    match (kept, scales) {
+        (Scale::Nested { outer: kind, .. }, Scales::Nested { outer, .. }) => float_bytes(kind, outer),
+        _ => Vec::new(),
+    }
+}
+
+/// The number of an E8M0 byte, `2^(byte - 127)`; 255 is not a number.
+pub(crate) fn power(byte: u8) -> f32 {
+    if byte == u8::MAX { f32::NAN } else { 2.0_f32.powi(i32::from(byte) - 127) }
+}
+
+/// The E8M0 byte of a power of two from `2^-127` to `2^127`.
+pub(crate) fn exponent(power: f32) -> u8 {
+    // 2^-127 is the one subnormal: its exponent field is 0, and so is its byte.
+    (power.to_bits() >> 23) as u8
+}
+
+fn dtype(kind: FloatKind) -> Dtype {
+    match kind {
+        FloatKind::F32 => Dtype::F32,
+        FloatKind::F16 => Dtype::F16,
+        FloatKind::BF16 => Dtype::BF16,
+    }
+}
+
 /// Exact: the scales of a `Packed` are values of their kind.
 fn float_bytes(kind: FloatKind, values: &[f32]) -> Vec<u8> {
     match kind {
@@ -281,11 +330,21 @@ mod tests {
     fn every_code() -> Vec<String> {
         let integers = (1..=16).flat_map(|bits| [format!("int{bits}"), format!("uint{bits}")]);
         let logs = (2..=16).flat_map(|bits| [format!("slog{bits}"), format!("slog{bits}:mu8")]);
-        integers.chain(logs).chain(["nf4", "e2m1", "e4m3"].map(String::from)).collect()
+        integers.chain(logs).chain(["nf4", "iq4nl", "e2m1", "e4m3"].map(String::from)).collect()
     }
 
     /// Some of these round to the same name; a scheme is spelled in one way only.
-    const SCALES: [&str; 6] = ["f32", "f16", "bf16", "int8/tensor:f32", "uint5/2:f16", "e4m3/row:bf16"];
+    const SCALES: [&str; 9] = [
+        "f32",
+        "f16",
+        "bf16",
+        "e8m0",
+        "int8/tensor:f32",
+        "uint5/2:f16",
+        "e4m3/row:bf16",
+        "f16/min:uint6/8:f16",
+        "uint6/8:f16/min:f32",
+    ];
 
     #[test]
     fn every_scheme_comes_back_as_it_was() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use quench_format::{Packed, Scale, Scales, Scheme};
+use quench_format::{Offsets, Packed, Scale, Scales, Scheme};
 
 use crate::native::NamedTensor;
 use crate::shard::{Shard, Slot};
@@ -44,14 +44,22 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
     let floats = |raw: Vec<u16>, kind: quench_format::FloatKind| {
         raw.into_iter().map(|raw| kind.round((1.0 + f32::from(raw)) / 997.0)).collect()
     };
-    let scales = match scheme.scale {
+    let mut kept = |scale| match scale {
         Scale::Float(kind) => Scales::Float(floats(codes(area(grid), 1000), kind)),
+        Scale::PowerOfTwo => {
+            Scales::Float(codes(area(grid), 40).into_iter().map(|raw| 2.0_f32.powi(i32::from(raw) - 30)).collect())
+        }
         Scale::Nested { code, group, outer } => Scales::Nested {
             codes: codes(area(grid), code.len()),
             outer: floats(codes(area(group.scale_shape(grid)), 1000), outer),
         },
     };
-    let zeros = scheme.code.is_affine().then(|| codes(area(grid), scheme.code.len()));
+    let scales = kept(scheme.scale);
+    let minimums = scheme.minimum.map(kept);
+    let offsets = match minimums {
+        Some(minimums) => Offsets::Minimums(minimums),
+        None => scheme.has_zeros().then(|| codes(area(grid), scheme.code.len())).into(),
+    };
     let codes = codes(area(shape), scheme.code.len());
     let order = ordered.then(|| {
         let mut order: Vec<u32> = (0..shape[1] as u32).collect();
@@ -60,7 +68,7 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
         }
         order
     });
-    Packed::from_codes(scheme, shape, &codes, scales, zeros, order).unwrap()
+    Packed::from_codes(scheme, shape, &codes, scales, offsets, order).unwrap()
 }
 
 /// The bytes of a safetensors file with any tensors and layers, whether they fit or not, and right checksums.

@@ -58,9 +58,15 @@ const NORMAL4: [f32; 16] = [
     1.0,
 ];
 
+/// IQ4_NL: sixteen integers closer together near zero, of which none is zero.
+///
+/// Source: llama.cpp, `kvalues_iq4nl` of `ggml-common.h`.
+const NONLINEAR4: [f32; 16] =
+    [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
+
 /// What one code stands for. A weight is `scale * level(code)`, or `scale * (level(code) - zero)` where affine.
 ///
-/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `lns4:oct3.5`, `plog8`, `nf4`, `e2m1`, `e4m3`.
+/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `lns4:oct3.5`, `plog8`, `nf4`, `iq4nl`, `e2m1`, `e4m3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Integers `q = -2^(b-1) ..= 2^(b-1) - 1`, stored as `code = q + 2^(b-1)`.
@@ -68,7 +74,7 @@ pub enum Code {
         /// Width `b`.
         bits: Bits,
     },
-    /// Integers `0 ..= 2^b - 1`, read against an integer zero point per group.
+    /// Integers `0 ..= 2^b - 1`, read against an integer zero point per group, or with a minimum per group added.
     Affine {
         /// Width `b`.
         bits: Bits,
@@ -105,6 +111,8 @@ pub enum Code {
     },
     /// NF4: quantiles of a standard normal, 4 bits.
     Normal4,
+    /// The table of llama.cpp's IQ4_NL and IQ4_XS, 4 bits: -127 to 113, without a zero.
+    Nonlinear4,
     /// A minifloat; negative zero decodes to 0 and is never encoded.
     Float(Minifloat),
 }
@@ -142,7 +150,7 @@ impl Code {
             | Self::LogSigned { bits, .. }
             | Self::Geometric { bits, .. }
             | Self::PublishedLog { bits } => bits.get(),
-            Self::Normal4 => 4,
+            Self::Normal4 | Self::Nonlinear4 => 4,
             Self::Float(float) => {
                 let (exponent, mantissa) = float.widths();
                 1 + exponent + mantissa
@@ -170,6 +178,7 @@ impl Code {
             Self::Geometric { range, .. } => self.signed(code, |k| geometric::magnitude(k, self.top(), range)),
             Self::PublishedLog { bits } => self.signed(code, |k| published::magnitude(k, bits.get() - 1)),
             Self::Normal4 => NORMAL4[usize::from(code)],
+            Self::Nonlinear4 => NONLINEAR4[usize::from(code)],
             Self::Float(float) => self.signed(code, |k| float.magnitude(k)),
         }
     }
@@ -231,23 +240,26 @@ impl Code {
     ///
     /// `Int`: `2^(b-1) - 1`, so that `-2^(b-1)` is never needed (1 where b = 1, which has -1 and 0 only);
     /// `Affine`: `2^b - 1`, the whole range; `LogSigned`, `Geometric`, `Normal4`: 1; `PublishedLog`: `log2(2^B - 1) / B`
-    /// (1 where b = 2, which has 0 only); `E2M1`: 6; `E4M3`: 448.
+    /// (1 where b = 2, which has 0 only); `Nonlinear4`: 113; `E2M1`: 6; `E4M3`: 448.
     pub fn max_level(self) -> f32 {
         match self {
             Self::Int { bits } => ((1_u32 << (bits.get() - 1)) - 1).max(1) as f32,
             Self::Affine { .. } => (self.len() - 1) as f32,
             Self::LogSigned { .. } | Self::Geometric { .. } | Self::Normal4 => 1.0,
+            Self::Nonlinear4 => NONLINEAR4[15],
             Self::PublishedLog { bits } if bits.get() <= 2 => 1.0,
             Self::PublishedLog { bits } => published::magnitude(self.top(), bits.get() - 1),
             Self::Float(float) => float.magnitude(float.top()),
         }
     }
 
-    /// The code that stands for 0 (for [`Code::Affine`], for the integer 0, zero point not taken off).
+    /// The code that stands for 0 (for [`Code::Affine`], for the integer 0, zero point not taken off; for [`Code::Nonlinear4`],
+    /// which has no 0, for 1).
     pub const fn zero_code(self) -> u16 {
         match self {
             Self::Int { bits } => 1 << (bits.get() - 1),
             Self::Normal4 => 7,
+            Self::Nonlinear4 => 8,
             Self::PublishedLog { .. } => 1,
             Self::Affine { .. } | Self::LogSigned { .. } | Self::Geometric { .. } | Self::Float(_) => 0,
         }
@@ -257,6 +269,7 @@ impl Code {
     pub(crate) fn reach(self) -> f32 {
         match self {
             Self::Int { bits } => (1_u32 << (bits.get() - 1)) as f32,
+            Self::Nonlinear4 => -NONLINEAR4[0],
             _ => self.max_level(),
         }
     }
@@ -275,7 +288,7 @@ impl Code {
     /// How many levels can be encoded: all but negative zero and what is not a number.
     pub(crate) fn ranks(self) -> usize {
         match self {
-            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => self.len(),
+            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 | Self::Nonlinear4 => self.len(),
             Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
                 2 * self.magnitudes() + 1
             }
@@ -285,7 +298,7 @@ impl Code {
     /// The code of the `rank`-th smallest level that can be encoded.
     pub(crate) fn at_rank(self, rank: usize) -> u16 {
         match self {
-            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 => rank as u16,
+            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 | Self::Nonlinear4 => rank as u16,
             Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
                 let (top, count) = (usize::from(self.top()), self.magnitudes());
                 if rank < count { self.sign() | (top - rank) as u16 } else { self.zero_code() + (rank - count) as u16 }
@@ -346,7 +359,8 @@ pub(crate) mod tests {
 
     /// Every kind of code at every width, those with a parameter at several values of it.
     pub(crate) fn every_code() -> Vec<Code> {
-        let mut codes = vec![Code::Normal4, Code::Float(Minifloat::E2M1), Code::Float(Minifloat::E4M3)];
+        let mut codes =
+            vec![Code::Normal4, Code::Nonlinear4, Code::Float(Minifloat::E2M1), Code::Float(Minifloat::E4M3)];
         for bits in 1..=16 {
             codes.extend([int(bits), affine(bits)]);
             if bits > 1 {
@@ -400,6 +414,9 @@ pub(crate) mod tests {
             assert_eq!(e4m3.level(code), level, "{code:#x}");
         }
         assert_eq!(e4m3.max_level(), 448.0);
+        // As printed in ggml-common.h.
+        let printed = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+        assert_eq!(Code::Nonlinear4.levels(), printed.map(|level| level as f32));
     }
 
     #[test]
@@ -461,6 +478,9 @@ pub(crate) mod tests {
             (plog(2), 1.0, 1),
             (Code::Normal4, 0.01, 7),
             (Code::Normal4, -2.0, 0),
+            (Code::Nonlinear4, 0.0, 8),
+            (Code::Nonlinear4, -4.5, 8), // a tie between -10 and 1
+            (Code::Nonlinear4, -115.6, 0),
         ];
         for (code, x, expected) in cases {
             assert_eq!(code.nearest(x), expected, "{code} at {x}");
@@ -497,7 +517,8 @@ pub(crate) mod tests {
         for code in every_code() {
             let levels = code.levels();
             assert_eq!(levels.len(), code.len(), "{code}");
-            assert_eq!(code.level(code.zero_code()), 0.0, "{code}");
+            let zero = if code == Code::Nonlinear4 { 1.0 } else { 0.0 };
+            assert_eq!(code.level(code.zero_code()), zero, "{code}");
             assert_eq!(code.nearest(f32::NAN), code.zero_code(), "{code}");
             assert!(levels.iter().all(|level| level.is_finite() && level.abs() <= code.reach()), "{code}");
             assert!(levels.iter().all(|level| level.to_bits() != (-0.0_f32).to_bits()), "{code}");

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Code, FloatKind};
+use crate::{Code, Scale};
 
 /// Why a matrix or a scheme was refused.
 ///
@@ -32,7 +32,7 @@ pub enum FormatError {
     /// A part does not have as many elements as scheme and shape ask for.
     #[error("{part}: expected {expected} elements, found {found}")]
     Length {
-        /// `codes`, `scales`, `scale codes`, `outer scales`, `zeros` or `order`.
+        /// `codes`, `scales`, `scale codes`, `outer scales`, `zeros`, `minimums`, `minimum codes`, `outer minimums` or `order`.
         part: &'static str,
         /// Elements that scheme and shape ask for.
         expected: usize,
@@ -42,7 +42,7 @@ pub enum FormatError {
     /// A code does not fit in the width of its kind.
     #[error("{part}[{index}]: code {value} does not fit in {bits} bits")]
     CodeRange {
-        /// `codes` or `scale codes`.
+        /// `codes`, `scale codes` or `minimum codes`.
         part: &'static str,
         /// Flat index of the code.
         index: usize,
@@ -57,27 +57,29 @@ pub enum FormatError {
         /// The row whose last word is wrong.
         row: usize,
     },
-    /// The scheme asks for float scales and nested ones were given, or the reverse.
-    #[error("scales: expected {expected} scales, found {found} ones")]
+    /// The scheme asks for float scales or minimums and nested ones were given, or the reverse.
+    #[error("{part}: expected {expected} ones, found {found} ones")]
     ScaleForm {
+        /// `scales` or `minimums`.
+        part: &'static str,
         /// `float` or `nested`, as the scheme asks.
         expected: &'static str,
         /// `float` or `nested`, as given.
         found: &'static str,
     },
-    /// A scale is infinite, not a number, or not a value of its float kind.
+    /// A scale or minimum is infinite, not a number, or not a value of its kind.
     #[error("{part}[{index}]: {value} is not a finite {kind} number")]
     ScaleValue {
-        /// `scales` or `outer scales`.
+        /// `scales`, `outer scales`, `minimums` or `outer minimums`.
         part: &'static str,
         /// Flat index of the scale.
         index: usize,
         /// The scale given.
         value: f32,
         /// The kind the scheme names.
-        kind: FloatKind,
+        kind: Scale,
     },
-    /// A scale is so large that the code's largest level times it is no finite `f32`.
+    /// A scale is so large that the code's largest level times it, and the minimum added, is no finite `f32`.
     #[error("scales[{index}]: {value} times the largest level overflows f32")]
     ScaleOverflow {
         /// Flat index of the scale, counted over `[out, groups]`.
@@ -90,6 +92,14 @@ pub enum FormatError {
     ZerosMissing {
         /// The code of the scheme.
         code: Code,
+    },
+    /// The scheme asks for minimums and there are none, or the reverse.
+    #[error("minimums: expected {expected}, found {found}")]
+    Minimums {
+        /// `minimums` or `none`, as the scheme says.
+        expected: &'static str,
+        /// `minimums`, `zero points` or `none`, as given.
+        found: &'static str,
     },
     /// Zero points came with a code that has none.
     #[error("zeros: code {code} takes no zero points, found {found}")]

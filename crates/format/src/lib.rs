@@ -5,26 +5,29 @@
 //!
 //! # One page
 //!
-//! A [`Scheme`] is three choices, each free of the others:
+//! A [`Scheme`] is four choices, each free of the others:
 //!
 //! | choice | question | values |
 //! | --- | --- | --- |
 //! | [`Code`] | what number does a code stand for? | `int4` `uint4` `slog5:mu8` `lns4:oct3.5` `nf4` `e2m1` `e4m3` ..., 1 to 16 bits |
 //! | [`Group`] | which weights share a scale? | `tensor`, `row`, or any number of columns of a row: `128` |
-//! | [`Scale`] | how is the scale itself kept? | `f32` `f16` `bf16`, or coded in turn: `int8/16:f32` |
+//! | [`Scale`] | how is the scale itself kept? | `f32` `f16` `bf16` `e8m0`, or coded in turn: `int8/16:f32` |
+//! | [`Scale`] | does each group have a minimum, and how is it kept? | none, or as a scale is |
 //!
-//! Written together: `int4/128/f16`. The matrix itself is a [`Packed`], and it means
+//! Written together: `int4/128/f16`, or with minimums `uint4/32/f16/min:f16`. The matrix itself is a [`Packed`], and it means
 //!
 //! ```text
 //! w[r, c] = scale[r, g] * (level(code[r, j]) - zero[r, g])      c = order[j],  g = j / group
+//! w[r, c] = scale[r, g] * level(code[r, j]) + minimum[r, g]     where the scheme has minimums
 //!
 //!            scale   [out, groups]   one for all with `tensor`; groups = ceil(in / group), the last may be short
 //!            level   the code's own number at scale 1, Code::level
-//!            zero    [out, groups]   integers, only where the code is affine; 0 otherwise
+//!            zero    [out, groups]   integers, only where the code is affine and has no minimums; 0 otherwise
+//!            minimum [out, groups]   as many as scales, kept like them
 //!            order   [in]            which original column stands at stored column j; j itself where absent
 //! ```
 //!
-//! with one rounding to `f32` at each multiplication. [`Packed::decode`] computes exactly this, slowly and plainly;
+//! with one rounding to `f32` at each multiplication and addition. [`Packed::decode`] computes exactly this, slowly and plainly;
 //! every kernel and every file dialect is tested against it. A `Packed` is checked when it is made, so whoever holds one
 //! can index it freely: lengths agree, scales are finite and exactly representable in the kind the scheme names, zeros
 //! are in range, the order is a permutation, and padding is zero.
@@ -88,6 +91,6 @@ pub use float::Minifloat;
 pub use geometric::Octaves;
 pub use grid::Grid;
 pub use log::Mu;
-pub use packed::{Packed, Parts, Scales};
-pub use scheme::{FloatKind, Group, Scale, Scheme};
+pub use packed::{Offsets, Packed, Parts, Scales};
+pub use scheme::{FloatKind, Group, Scale, Scheme, power_of_two};
 pub use trellis::Trellis;

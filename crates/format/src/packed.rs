@@ -1,8 +1,9 @@
 //! A validated quantized matrix on the host, and the decode that says what it means.
 
-use crate::{Code, FloatKind, FormatError, Group, Scale, Scheme, bits};
+use crate::scheme::is_power_of_two;
+use crate::{Code, FormatError, Group, Scale, Scheme, bits};
 
-/// The scales of a matrix, as its scheme keeps them. `groups` is [`Group::groups_per_row`].
+/// The scales of a matrix, or its minimums, as its scheme keeps them. `groups` is [`Group::groups_per_row`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scales {
     /// `[out, groups]`, or `[1]` with [`Group::Tensor`]; each exactly a value of the scheme's kind.
@@ -25,6 +26,50 @@ impl Scales {
     }
 }
 
+/// What the groups of a matrix have beside their scales, as its scheme says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Offsets {
+    /// Nothing: the code is not affine.
+    None,
+    /// Integer zero points, as many as scales, each of the code's bits: the code is affine, and the scheme has no minimum.
+    Zeros(Vec<u16>),
+    /// Minimums, as many as scales: the scheme says how they are kept.
+    Minimums(Scales),
+}
+
+impl Offsets {
+    /// The zero points, where there are any.
+    pub fn zeros(&self) -> Option<&[u16]> {
+        match self {
+            Self::Zeros(zeros) => Some(zeros),
+            Self::None | Self::Minimums(_) => None,
+        }
+    }
+
+    /// The minimums as they are kept, where there are any.
+    pub fn minimums(&self) -> Option<&Scales> {
+        match self {
+            Self::Minimums(minimums) => Some(minimums),
+            Self::None | Self::Zeros(_) => None,
+        }
+    }
+
+    fn form(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zeros(_) => "zero points",
+            Self::Minimums(_) => "minimums",
+        }
+    }
+}
+
+/// Zero points where there are some, else nothing.
+impl From<Option<Vec<u16>>> for Offsets {
+    fn from(zeros: Option<Vec<u16>>) -> Self {
+        zeros.map_or(Self::None, Self::Zeros)
+    }
+}
+
 /// What a quantized matrix consists of, not yet checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parts {
@@ -32,8 +77,8 @@ pub struct Parts {
     pub codes: Vec<u32>,
     /// Scales, one for each group.
     pub scales: Scales,
-    /// Zero points, as many as scales, each of the code's bits; present exactly where the code is affine.
-    pub zeros: Option<Vec<u16>>,
+    /// Zero points or minimums, one for each group.
+    pub offsets: Offsets,
     /// A permutation of `0..in`: stored column `j` holds original column `order[j]`. Groups run over stored columns.
     pub order: Option<Vec<u32>>,
 }
@@ -50,8 +95,8 @@ impl Packed {
     /// Checks `parts` against scheme and shape `[out, in]`.
     ///
     /// Errors name the part and the position: a wrong length, padding that is not zero, scales of the wrong form, not
-    /// finite, not representable or overflowing, zero points missing, unasked for or out of range, an order that is no
-    /// permutation.
+    /// finite, not representable or overflowing, zero points or minimums missing, unasked for or out of range, an order that
+    /// is no permutation.
     pub fn new(scheme: Scheme, shape: [usize; 2], parts: Parts) -> Result<Self, FormatError> {
         check_scheme(scheme, shape)?;
         let [rows, columns] = shape;
@@ -62,8 +107,9 @@ impl Packed {
         if let Some(row) = parts.codes.chunks_exact(per_row).position(padded) {
             return Err(FormatError::Padding { row });
         }
-        check_scales(scheme, shape, &parts.scales)?;
-        check_zeros(scheme, shape, parts.zeros.as_deref())?;
+        let groups = scheme.group.scale_shape(shape);
+        check_scales(SCALES, scheme.scale, groups, &parts.scales)?;
+        check_offsets(scheme, groups, &parts.offsets)?;
         if let Some(order) = &parts.order {
             check_order(columns, order)?;
         }
@@ -73,19 +119,21 @@ impl Packed {
     }
 
     /// Packs `codes [out, in]`, given in stored column order, and checks the rest as [`Packed::new`] does.
+    ///
+    /// - `offsets`: zero points, `Some(zeros)` or `None`, or [`Offsets::Minimums`]
     pub fn from_codes(
         scheme: Scheme,
         shape: [usize; 2],
         codes: &[u16],
         scales: Scales,
-        zeros: Option<Vec<u16>>,
+        offsets: impl Into<Offsets>,
         order: Option<Vec<u32>>,
     ) -> Result<Self, FormatError> {
         check_scheme(scheme, shape)?;
         check_length("codes", shape[0] * shape[1], codes.len())?;
         check_codes("codes", scheme.code, codes)?;
         let codes = bits::pack(codes, shape[1], scheme.code.bits());
-        Self::new(scheme, shape, Parts { codes, scales, zeros, order })
+        Self::new(scheme, shape, Parts { codes, scales, offsets: offsets.into(), order })
     }
 
     /// How the matrix is coded.
@@ -117,27 +165,35 @@ impl Packed {
     ///
     /// Nested scales are multiplied out, `outer * level(code)`, with one rounding to `f32`.
     pub fn scale_values(&self) -> Vec<f32> {
-        self.expand(self.stored_scales())
+        self.expand(self.multiplied_out(self.scheme.scale, &self.parts.scales))
     }
 
-    /// The zero point of every group of every row, laid out as [`Packed::scale_values`]; `None` where the code has none.
+    /// The zero point of every group of every row, laid out as [`Packed::scale_values`]; `None` where the matrix has none.
     pub fn zero_values(&self) -> Option<Vec<f32>> {
-        let zeros = self.parts.zeros.as_ref()?;
+        let zeros = self.parts.offsets.zeros()?;
         Some(self.expand(zeros.iter().map(|&zero| f32::from(zero)).collect()))
+    }
+
+    /// The minimum of every group of every row, laid out and multiplied out as [`Packed::scale_values`]; `None` where the
+    /// matrix has none. [`crate::tiles`] have no place for them: who puts matrices on a device decodes such a one first.
+    pub fn minimums(&self) -> Option<Vec<f32>> {
+        let (minimum, minimums) = (self.scheme.minimum?, self.parts.offsets.minimums()?);
+        Some(self.expand(self.multiplied_out(minimum, minimums)))
     }
 
     /// The definition of what this matrix means: `[out, in]`, row-major, in the original column order.
     ///
     /// ```text
     /// w[r, order[j]] = scale[r, g] * (level(code[r, j]) - zero[r, g])      g = j / group size
+    /// w[r, order[j]] = scale[r, g] * level(code[r, j]) + minimum[r, g]     where there are minimums
     /// ```
     ///
-    /// The difference is exact and the product is rounded once.
+    /// The difference is exact; the product is rounded once, and so is the sum.
     pub fn decode(&self) -> Vec<f32> {
         let [rows, columns] = self.shape;
         let (group, groups) = (self.scheme.group.size(columns), self.scheme.group.groups_per_row(columns));
         let (grid, width) = (self.scheme.code.grid(), self.scheme.code.bits());
-        let (scales, zeros) = (self.scale_values(), self.zero_values());
+        let (scales, zeros, minimums) = (self.scale_values(), self.zero_values(), self.minimums());
         let mut decoded = vec![0.0; rows * columns];
         let mut codes = vec![0; columns];
         let words = self.parts.codes.chunks_exact(bits::words_per_row(columns, width));
@@ -146,9 +202,12 @@ impl Packed {
             for (g, codes) in codes.chunks(group).enumerate() {
                 let scale = scales[row * groups + g];
                 let zero = zeros.as_ref().map_or(0.0, |zeros| zeros[row * groups + g]);
+                let minimum = minimums.as_ref().map(|minimums| minimums[row * groups + g]);
                 for (j, &code) in (g * group..).zip(codes) {
                     let column = self.parts.order.as_ref().map_or(j, |order| order[j] as usize);
-                    w[column] = scale * (grid.level(code) - zero);
+                    let product = scale * (grid.level(code) - zero);
+                    // Not plus zero where there is none, which would lose the sign of a negative zero.
+                    w[column] = minimum.map_or(product, |minimum| product + minimum);
                 }
             }
         }
@@ -166,13 +225,13 @@ impl Packed {
         self.storage_bits() as f64 / (self.shape[0] as f64 * self.shape[1] as f64)
     }
 
-    /// The scales multiplied out but not repeated: `[out, groups]`, or `[1]` with [`Group::Tensor`].
-    fn stored_scales(&self) -> Vec<f32> {
-        let (codes, outer) = match &self.parts.scales {
+    /// Scales multiplied out but not repeated: `[out, groups]`, or `[1]` with [`Group::Tensor`].
+    fn multiplied_out(&self, kept: Scale, scales: &Scales) -> Vec<f32> {
+        let (codes, outer) = match scales {
             Scales::Float(scales) => return scales.clone(),
             Scales::Nested { codes, outer } => (codes, outer),
         };
-        let Scale::Nested { code, group, .. } = self.scheme.scale else {
+        let Scale::Nested { code, group, .. } = kept else {
             unreachable!("the form of the scales was checked");
         };
         let [_, groups] = self.scheme.group.scale_shape(self.shape);
@@ -193,10 +252,15 @@ impl Packed {
         }
     }
 
-    /// No weight overflows: the largest level times every scale is finite.
+    /// No weight overflows: the largest level times every scale, and the minimum added, is finite.
     fn check_reach(&self) -> Result<(), FormatError> {
-        let (reach, scales) = (self.scheme.code.reach(), self.stored_scales());
-        match scales.iter().position(|scale| !(scale * reach).is_finite()) {
+        let reach = self.scheme.code.reach();
+        let scales = self.multiplied_out(self.scheme.scale, &self.parts.scales);
+        let minimums = self.scheme.minimum.zip(self.parts.offsets.minimums());
+        let minimums = minimums.map(|(kept, minimums)| self.multiplied_out(kept, minimums));
+        let minimum = |index: usize| minimums.as_ref().map_or(0.0, |minimums| minimums[index].abs());
+        let overflows = |(index, scale): (usize, &f32)| !((scale * reach).abs() + minimum(index)).is_finite();
+        match scales.iter().enumerate().position(overflows) {
             Some(index) => Err(FormatError::ScaleOverflow { index, value: scales[index] }),
             None => Ok(()),
         }
@@ -212,10 +276,11 @@ fn check_scheme(scheme: Scheme, shape: [usize; 2]) -> Result<(), FormatError> {
         return Err(FormatError::Shape { shape });
     }
     scheme.code.check()?;
-    match scheme.scale {
-        Scale::Float(_) => Ok(()),
+    let kept = [Some(scheme.scale), scheme.minimum];
+    kept.into_iter().flatten().try_for_each(|scale| match scale {
+        Scale::Float(_) | Scale::PowerOfTwo => Ok(()),
         Scale::Nested { code, .. } => code.check(),
-    }
+    })
 }
 
 fn check_length(part: &'static str, expected: usize, found: usize) -> Result<(), FormatError> {
@@ -229,40 +294,63 @@ fn check_codes(part: &'static str, code: Code, codes: &[u16]) -> Result<(), Form
     }
 }
 
-fn check_scales(scheme: Scheme, shape: [usize; 2], scales: &Scales) -> Result<(), FormatError> {
-    let [rows, groups] = scheme.group.scale_shape(shape);
-    match (scheme.scale, scales) {
-        (Scale::Float(kind), Scales::Float(values)) => {
-            check_length("scales", rows * groups, values.len())?;
-            check_floats("scales", kind, values)
+/// What errors call scales or minimums, their codes and their outer ones.
+type Names = [&'static str; 3];
+
+const SCALES: Names = ["scales", "scale codes", "outer scales"];
+const MINIMUMS: Names = ["minimums", "minimum codes", "outer minimums"];
+
+/// Checks scales, or minimums, of groups `[rows, groups]`.
+fn check_scales(
+    [whole, inner, outermost]: Names,
+    kept: Scale,
+    shape: [usize; 2],
+    scales: &Scales,
+) -> Result<(), FormatError> {
+    let [rows, groups] = shape;
+    match (kept, scales) {
+        (Scale::Float(_) | Scale::PowerOfTwo, Scales::Float(values)) => {
+            check_length(whole, rows * groups, values.len())?;
+            check_values(whole, kept, values)
         }
         (Scale::Nested { code, group, outer: kind }, Scales::Nested { codes, outer }) => {
-            check_length("scale codes", rows * groups, codes.len())?;
-            check_codes("scale codes", code, codes)?;
+            check_length(inner, rows * groups, codes.len())?;
+            check_codes(inner, code, codes)?;
             let [rows, outers] = group.scale_shape([rows, groups]);
-            check_length("outer scales", rows * outers, outer.len())?;
-            check_floats("outer scales", kind, outer)
+            check_length(outermost, rows * outers, outer.len())?;
+            check_values(outermost, Scale::Float(kind), outer)
         }
-        (Scale::Float(_), nested) => Err(FormatError::ScaleForm { expected: "float", found: nested.form() }),
-        (Scale::Nested { .. }, float) => Err(FormatError::ScaleForm { expected: "nested", found: float.form() }),
+        (Scale::Float(_) | Scale::PowerOfTwo, nested) => {
+            Err(FormatError::ScaleForm { part: whole, expected: "float", found: nested.form() })
+        }
+        (Scale::Nested { .. }, float) => {
+            Err(FormatError::ScaleForm { part: whole, expected: "nested", found: float.form() })
+        }
     }
 }
 
-fn check_floats(part: &'static str, kind: FloatKind, values: &[f32]) -> Result<(), FormatError> {
-    match values.iter().position(|&value| !kind.holds(value)) {
-        Some(index) => Err(FormatError::ScaleValue { part, index, value: values[index], kind }),
+fn check_values(part: &'static str, kept: Scale, values: &[f32]) -> Result<(), FormatError> {
+    let holds = |value: f32| kept.float().map_or(is_power_of_two(value), |kind| kind.holds(value));
+    match values.iter().position(|&value| !holds(value)) {
+        Some(index) => Err(FormatError::ScaleValue { part, index, value: values[index], kind: kept }),
         None => Ok(()),
     }
 }
 
-fn check_zeros(scheme: Scheme, shape: [usize; 2], zeros: Option<&[u16]>) -> Result<(), FormatError> {
-    let (code, [rows, groups]) = (scheme.code, scheme.group.scale_shape(shape));
-    match (code.is_affine(), zeros) {
-        (false, None) => Ok(()),
-        (false, Some(zeros)) => Err(FormatError::ZerosUnexpected { code, found: zeros.len() }),
-        (true, None) => Err(FormatError::ZerosMissing { code }),
-        (true, Some(zeros)) => {
-            check_length("zeros", rows * groups, zeros.len())?;
+/// Checks what groups `[rows, groups]` have beside their scales.
+fn check_offsets(scheme: Scheme, shape: [usize; 2], offsets: &Offsets) -> Result<(), FormatError> {
+    let code = scheme.code;
+    match (scheme.minimum, offsets) {
+        (Some(minimum), Offsets::Minimums(minimums)) => check_scales(MINIMUMS, minimum, shape, minimums),
+        (Some(_), other) => Err(FormatError::Minimums { expected: "minimums", found: other.form() }),
+        (None, Offsets::Minimums(_)) => Err(FormatError::Minimums { expected: "none", found: offsets.form() }),
+        (None, Offsets::None) if code.is_affine() => Err(FormatError::ZerosMissing { code }),
+        (None, Offsets::None) => Ok(()),
+        (None, Offsets::Zeros(zeros)) if !code.is_affine() => {
+            Err(FormatError::ZerosUnexpected { code, found: zeros.len() })
+        }
+        (None, Offsets::Zeros(zeros)) => {
+            check_length("zeros", shape[0] * shape[1], zeros.len())?;
             match zeros.iter().position(|&zero| usize::from(zero) >= code.len()) {
                 Some(index) => Err(FormatError::ZeroRange { index, value: zeros[index], bits: code.bits() }),
                 None => Ok(()),
@@ -297,7 +385,7 @@ mod tests {
         let parts = Parts {
             codes: bits::pack(&codes, 5, 3),
             scales: Scales::Float(vec![1.0, 2.0, 0.5, -1.0, 0.25, 3.0]),
-            zeros: Some(vec![0, 1, 2, 3, 4, 7]),
+            offsets: Offsets::Zeros(vec![0, 1, 2, 3, 4, 7]),
             order: Some(vec![4, 3, 2, 1, 0]),
         };
         (scheme("uint3/2/f16"), [2, 5], parts)
@@ -357,6 +445,26 @@ mod tests {
     }
 
     #[test]
+    fn minimums_are_added() {
+        // Rows of 4 columns in groups of 2; the minimums nested, two to an outer one.
+        let minimums = Scales::Nested { codes: vec![1, 2, 3, 0], outer: vec![-0.5, 2.0] };
+        let scales = Scales::Float(vec![1.0, 2.0, 0.25, 4.0]);
+        let text = scheme("uint2/2/f16/min:uint6/2:f16");
+        let codes = [0, 1, 2, 3, 3, 2, 1, 0];
+        let packed = Packed::from_codes(text, [2, 4], &codes, scales, Offsets::Minimums(minimums), None).unwrap();
+        assert_eq!(packed.minimums().unwrap(), [-0.5, -1.0, 6.0, 0.0]);
+        assert_eq!(packed.zero_values(), None);
+        assert_eq!(packed.decode(), [-0.5, 0.5, 3.0, 5.0, 6.75, 6.5, 4.0, 0.0]);
+        // Two words, four f16 scales, four 6-bit minimums and two f16 outer ones.
+        assert_eq!(packed.storage_bits(), 2 * 32 + 4 * 16 + 4 * 6 + 2 * 16);
+        // A minimum of no affine code, and one for the whole matrix.
+        let minimums = Offsets::Minimums(Scales::Float(vec![10.0]));
+        let text = scheme("int4/tensor/e8m0/min:f32");
+        let packed = Packed::from_codes(text, [2, 1], &[0, 15], Scales::Float(vec![0.5]), minimums, None).unwrap();
+        assert_eq!((packed.decode(), packed.minimums()), (vec![6.0, 13.5], Some(vec![10.0, 10.0])));
+    }
+
+    #[test]
     fn damaged_parts_are_refused() {
         use FormatError as E;
         let cases = [
@@ -372,18 +480,39 @@ mod tests {
             ),
             (
                 error(|s, _, _| s.scale = "int8/row:f32".parse().unwrap()),
-                E::ScaleForm { expected: "nested", found: "float" },
+                E::ScaleForm { part: "scales", expected: "nested", found: "float" },
             ),
             (
                 error(|_, _, p| p.scales = Scales::Nested { codes: vec![1; 6], outer: vec![1.0] }),
-                E::ScaleForm { expected: "float", found: "nested" },
+                E::ScaleForm { part: "scales", expected: "float", found: "nested" },
             ),
-            (error(|_, _, p| p.zeros = None), E::ZerosMissing { code: scheme("uint3/2/f16").code }),
-            (error(|_, _, p| p.zeros = Some(vec![0; 5])), E::Length { part: "zeros", expected: 6, found: 5 }),
-            (error(|_, _, p| p.zeros = Some(vec![0, 0, 8, 0, 0, 0])), E::ZeroRange { index: 2, value: 8, bits: 3 }),
+            (error(|_, _, p| p.offsets = Offsets::None), E::ZerosMissing { code: scheme("uint3/2/f16").code }),
+            (
+                error(|_, _, p| p.offsets = Offsets::Zeros(vec![0; 5])),
+                E::Length { part: "zeros", expected: 6, found: 5 },
+            ),
+            (
+                error(|_, _, p| p.offsets = Offsets::Zeros(vec![0, 0, 8, 0, 0, 0])),
+                E::ZeroRange { index: 2, value: 8, bits: 3 },
+            ),
             (
                 error(|s, _, _| *s = scheme("int3/2/f16")),
                 E::ZerosUnexpected { code: scheme("int3/2/f16").code, found: 6 },
+            ),
+            (
+                error(|s, _, _| *s = scheme("uint3/2/f16/min:f16")),
+                E::Minimums { expected: "minimums", found: "zero points" },
+            ),
+            (
+                error(|_, _, p| p.offsets = Offsets::Minimums(Scales::Float(vec![0.0; 6]))),
+                E::Minimums { expected: "none", found: "minimums" },
+            ),
+            (
+                error(|s, _, p| {
+                    *s = scheme("uint3/2/f16/min:f16");
+                    p.offsets = Offsets::Minimums(Scales::Float(vec![0.0; 5]));
+                }),
+                E::Length { part: "minimums", expected: 6, found: 5 },
             ),
             (error(|_, _, p| p.order = Some(vec![0, 1, 2, 3])), E::Length { part: "order", expected: 5, found: 4 }),
             (error(|_, _, p| p.order = Some(vec![0, 1, 1, 3, 4])), E::Order { index: 2, column: 1, columns: 5 }),
@@ -399,6 +528,13 @@ mod tests {
         for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (0.1, "0.1"), (65536.0, "65536")] {
             let found = error(|_, _, p| p.scales = Scales::Float(vec![1.0, value, 1.0, 1.0, 1.0, 1.0]));
             assert_eq!(found.to_string(), format!("scales[1]: {shown} is not a finite f16 number"));
+        }
+        for value in [0.0, 3.0, -1.0, f32::INFINITY] {
+            let found = error(|s, _, p| {
+                s.scale = Scale::PowerOfTwo;
+                p.scales = Scales::Float(vec![1.0, 0.5, value, 1.0, 1.0, 1.0]);
+            });
+            assert_eq!(found.to_string(), format!("scales[2]: {value} is not a finite e8m0 number"));
         }
         let nested = |codes: Vec<u16>, outer: Vec<f32>| {
             let scales = Scales::Nested { codes, outer };
@@ -421,6 +557,16 @@ mod tests {
         let large = Scales::Float(vec![f32::MAX]);
         assert!(make("nf4/row/f32", large.clone()).is_ok());
         assert_eq!(make("int4/row/f32", large), Err(FormatError::ScaleOverflow { index: 0, value: f32::MAX }));
+        let (scales, minimums) = (Scales::Float(vec![2.0_f32.powi(127)]), Scales::Float(vec![f32::MAX]));
+        let far = Packed::from_codes(
+            scheme("nf4/row/f32/min:f32"),
+            [1, 2],
+            &[0, 0],
+            scales,
+            Offsets::Minimums(minimums),
+            None,
+        );
+        assert!(matches!(far, Err(FormatError::ScaleOverflow { index: 0, .. })));
         let nested = Scales::Nested { codes: vec![15], outer: vec![f32::MAX] };
         assert!(matches!(make("nf4/row/uint4/row:f32", nested), Err(FormatError::ScaleOverflow { index: 0, .. })));
     }

@@ -1,4 +1,4 @@
-//! How a matrix is coded: the code, who shares a scale, and how the scale itself is kept.
+//! How a matrix is coded: the code, who shares a scale, and how the scale and the minimum are kept.
 
 use std::num::NonZeroU32;
 
@@ -80,11 +80,15 @@ impl FloatKind {
     }
 }
 
-/// How the scales are kept.
+/// How the scales are kept, or the minimums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scale {
     /// As floats. Spelled `f16`.
     Float(FloatKind),
+    /// As powers of two from `2^-127` to `2^127`, 8 bits each. Spelled `e8m0`.
+    ///
+    /// Source: OCP Microscaling Formats v1.0; MXFP4 is `e2m1/32/e8m0`.
+    PowerOfTwo,
     /// As codes with scales of their own: `scale = outer * level(code)`, rounded to `f32`. Spelled `e4m3/16:f32`.
     ///
     /// NF4's double quantization, NVFP4 and GGUF's K-quants are all this. An affine code has no zero point here: its
@@ -104,14 +108,49 @@ impl Scale {
     pub const fn float(self) -> Option<FloatKind> {
         match self {
             Self::Float(kind) => Some(kind),
-            Self::Nested { .. } => None,
+            Self::PowerOfTwo | Self::Nested { .. } => None,
+        }
+    }
+
+    /// Bits of the scales `[rows, groups]` of a matrix, outer ones included.
+    fn storage_bits(self, shape: [usize; 2]) -> u64 {
+        match self {
+            Self::Float(kind) => count(shape) * u64::from(kind.bits()),
+            Self::PowerOfTwo => count(shape) * 8,
+            Self::Nested { code, group, outer } => {
+                count(shape) * u64::from(code.bits()) + count(group.scale_shape(shape)) * u64::from(outer.bits())
+            }
         }
     }
 }
 
-/// How a matrix `[out, in]` is coded: three choices, each free of the others.
+/// The power of two nearest to `x`, ties to the even exponent, as [`Scale::PowerOfTwo`] keeps scales: at least `2^-127`,
+/// infinite from `2^127 * 1.5`. Not a number where `x` is negative or none.
+pub fn power_of_two(x: f32) -> f32 {
+    if x.is_nan() || x < 0.0 {
+        return f32::NAN;
+    }
+    // In f64, where 2^-127 is no subnormal: the exponent is then the upper bits of the number.
+    let (bits, smallest) = (f64::from(x.abs()).to_bits(), 2.0_f64.powi(-127));
+    let (exponent, fraction) = ((bits >> 52) as i32 - 1023, bits << 12);
+    let half = 1 << 63;
+    let up = fraction > half || fraction == half && exponent % 2 != 0;
+    2.0_f64.powi(exponent + i32::from(up)).max(smallest) as f32
+}
+
+/// True where [`Scale::PowerOfTwo`] keeps `x` as it is.
+pub(crate) fn is_power_of_two(x: f32) -> bool {
+    x.is_finite() && power_of_two(x) == x
+}
+
+fn count([rows, columns]: [usize; 2]) -> u64 {
+    rows as u64 * columns as u64
+}
+
+/// How a matrix `[out, in]` is coded: four choices, each free of the others.
 ///
-/// Spelled `int4/128/f16`, or nested `nf4/64/int8/256:f32`; serialized as three such words under their field names.
+/// Spelled `int4/128/f16`, nested `nf4/64/int8/256:f32`, with a minimum `uint4/32/uint6/8:f16/min:uint6/8:f16`; serialized as
+/// such words under their field names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
@@ -121,30 +160,37 @@ pub struct Scheme {
     pub group: Group,
     /// How the scale is kept.
     pub scale: Scale,
+    /// How the minimum of a group is kept, which is added to all its weights; where there is none, an affine code has an
+    /// integer zero point for each group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Scale>,
 }
 
 impl Scheme {
+    /// A scheme without minimums.
+    pub const fn new(code: Code, group: Group, scale: Scale) -> Self {
+        Self { code, group, scale, minimum: None }
+    }
+
+    /// True where the matrix has an integer zero point for each group: an affine code without minimums.
+    pub const fn has_zeros(self) -> bool {
+        self.code.is_affine() && self.minimum.is_none()
+    }
+
     /// Bits that a matrix of this shape takes, column order not counted.
     ///
     /// ```text
-    /// 32 * out * words_per_row  +  scales  +  zeros
+    /// 32 * out * words_per_row  +  scales  +  zeros or minimums
     /// ```
     ///
-    /// with each scale at its kind's bits (nested: its code's bits, plus the outer scales at theirs) and each zero point
-    /// at the code's bits.
+    /// with each scale at its kind's bits (nested: its code's bits, plus the outer scales at theirs), each zero point at
+    /// the code's bits, and minimums as scales are.
     pub fn storage_bits(self, shape: [usize; 2]) -> u64 {
-        let count = |[rows, columns]: [usize; 2]| rows as u64 * columns as u64;
         let scales = self.group.scale_shape(shape);
         let words = shape[0] as u64 * bits::words_per_row(shape[1], self.code.bits()) as u64;
-        let scale_bits = match self.scale {
-            Scale::Float(kind) => count(scales) * u64::from(kind.bits()),
-            Scale::Nested { code, group, outer } => {
-                let outers = count(group.scale_shape(scales));
-                count(scales) * u64::from(code.bits()) + outers * u64::from(outer.bits())
-            }
-        };
-        let zero_bits = if self.code.is_affine() { count(scales) * u64::from(self.code.bits()) } else { 0 };
-        u64::from(u32::BITS) * words + scale_bits + zero_bits
+        let zero_bits = if self.has_zeros() { count(scales) * u64::from(self.code.bits()) } else { 0 };
+        let minimum_bits = self.minimum.map_or(0, |minimum| minimum.storage_bits(scales));
+        u64::from(u32::BITS) * words + self.scale.storage_bits(scales) + zero_bits + minimum_bits
     }
 
     /// [`Scheme::storage_bits`] over the number of weights; not a number where there are none.
@@ -178,6 +224,15 @@ mod tests {
             ("int8/row/f32", [16, 64], 8.5),
             ("int8/tensor/f32", [16, 64], 8.0 + 32.0 / 1024.0),
             ("uint8/tensor/f16", [4, 8], 8.0 + 24.0 / 32.0),
+            // What llama.cpp says of its types: Q4_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, MXFP4.
+            ("uint4/32/f16/min:f16", [64, 1024], 5.0),
+            ("uint2/16/uint4/16:f16/min:uint4/16:f16", [64, 1024], 2.625),
+            ("int3/16/int6/16:f16", [64, 1024], 3.4375),
+            ("uint4/32/uint6/8:f16/min:uint6/8:f16", [64, 1024], 4.5),
+            ("uint5/32/uint6/8:f16/min:uint6/8:f16", [64, 1024], 5.5),
+            ("int6/16/int8/16:f16", [64, 1024], 6.5625),
+            ("iq4nl/32/int6/8:f16", [64, 1024], 4.25),
+            ("e2m1/32/e8m0", [64, 1024], 4.25),
             // A row of 5 columns: 15 bits in a 32-bit word; groups of 2, 2 and 1.
             ("int3/2/bf16", [3, 5], (32.0 + 48.0) / 5.0),
         ];
@@ -205,6 +260,21 @@ mod tests {
             assert_eq!(group.size(300), size, "{group}");
         }
         assert_eq!(Group::Tensor.groups_per_row(300), 1);
+    }
+
+    #[test]
+    fn powers_of_two_round_to_the_nearest() {
+        for exponent in -127..=127 {
+            let power = 2.0_f32.powi(exponent);
+            assert!(is_power_of_two(power), "2^{exponent}");
+            assert_eq!(power_of_two(power * 1.49), power, "2^{exponent}");
+            assert!(!is_power_of_two(-power));
+        }
+        // Ties to the even exponent.
+        assert_eq!((power_of_two(1.5), power_of_two(3.0), power_of_two(0.75)), (1.0, 4.0, 1.0));
+        assert_eq!((power_of_two(0.0), power_of_two(f32::MAX)), (2.0_f32.powi(-127), f32::INFINITY));
+        assert!(power_of_two(-1.0).is_nan() && power_of_two(f32::NAN).is_nan());
+        assert!(!is_power_of_two(0.0) && !is_power_of_two(f32::INFINITY) && !is_power_of_two(2.0_f32.powi(-128)));
     }
 
     #[test]

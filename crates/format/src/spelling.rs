@@ -10,11 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Scale, Scheme, Trellis};
 
 const CODE: &str = "int1..int16, uint1..uint16, slog2..slog16 (with :mu8 or another multiple of 0.5), \
-     lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, e2m1 or e4m3";
+     lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, iq4nl, e2m1 or e4m3";
 const GROUP: &str = "tensor, row or a number of columns from 1 such as 128";
 const FLOAT: &str = "f32, f16 or bf16";
-const SCALE: &str = "f32, f16, bf16 or nested code/group:float such as e4m3/16:f32";
-const SCHEME: &str = "code/group/scale such as int4/128/f16";
+const SCALE: &str = "f32, f16, bf16, e8m0 or nested code/group:float such as e4m3/16:f32";
+const SCHEME: &str = "code/group/scale such as int4/128/f16, or with a minimum uint4/32/f16/min:f16";
+/// What stands before the minimum of a scheme.
+const MINIMUM: &str = "/min:";
 const TRELLIS: &str = "trellis, 1 to 4 bits, a colon and 8 to 16 bits of state, such as trellis2:12";
 
 fn unknown(what: &'static str, text: &str, expected: &'static str) -> FormatError {
@@ -36,6 +38,7 @@ impl fmt::Display for Code {
             Self::Geometric { bits, range } => write!(f, "lns{}:oct{}", bits.get(), range.get()),
             Self::PublishedLog { bits } => write!(f, "plog{}", bits.get()),
             Self::Normal4 => f.write_str("nf4"),
+            Self::Nonlinear4 => f.write_str("iq4nl"),
             Self::Float(Minifloat::E2M1) => f.write_str("e2m1"),
             Self::Float(Minifloat::E4M3) => f.write_str("e4m3"),
         }
@@ -70,6 +73,7 @@ impl FromStr for Code {
         } else {
             match text {
                 "nf4" => Some(Self::Normal4),
+                "iq4nl" => Some(Self::Nonlinear4),
                 "e2m1" => Some(Self::Float(Minifloat::E2M1)),
                 "e4m3" => Some(Self::Float(Minifloat::E4M3)),
                 _ => None,
@@ -128,6 +132,7 @@ impl fmt::Display for Scale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Float(kind) => write!(f, "{kind}"),
+            Self::PowerOfTwo => f.write_str("e8m0"),
             Self::Nested { code, group, outer } => write!(f, "{code}/{group}:{outer}"),
         }
     }
@@ -137,6 +142,9 @@ impl FromStr for Scale {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
+        if text == "e8m0" {
+            return Ok(Self::PowerOfTwo);
+        }
         let Some((code, rest)) = text.split_once('/') else {
             return text.parse().map(Self::Float).map_err(|_| unknown("scale", text, SCALE));
         };
@@ -149,7 +157,8 @@ impl FromStr for Scale {
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.code, self.group, self.scale)
+        write!(f, "{}/{}/{}", self.code, self.group, self.scale)?;
+        self.minimum.map_or(Ok(()), |minimum| write!(f, "{MINIMUM}{minimum}"))
     }
 }
 
@@ -161,7 +170,11 @@ impl FromStr for Scheme {
         let (Some(code), Some(group), Some(scale)) = (words.next(), words.next(), words.next()) else {
             return Err(unknown("scheme", text, SCHEME));
         };
-        Ok(Self { code: code.parse()?, group: group.parse()?, scale: scale.parse()? })
+        let (scale, minimum) = match scale.split_once(MINIMUM) {
+            Some((scale, minimum)) => (scale, Some(minimum.parse()?)),
+            None => (scale, None),
+        };
+        Ok(Self { code: code.parse()?, group: group.parse()?, scale: scale.parse()?, minimum })
     }
 }
 
@@ -258,10 +271,12 @@ mod tests {
         let float = prop::sample::select(vec![FloatKind::F32, FloatKind::F16, FloatKind::BF16]);
         let nested = (any_code(), any_group(), float.clone());
         let scale = prop_oneof![
+            Just(Scale::PowerOfTwo),
             float.prop_map(Scale::Float),
             nested.prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
         ];
-        (any_code(), any_group(), scale).prop_map(|(code, group, scale)| Scheme { code, group, scale })
+        (any_code(), any_group(), scale.clone(), prop::option::of(scale))
+            .prop_map(|(code, group, scale, minimum)| Scheme { code, group, scale, minimum })
     }
 
     #[test]
@@ -276,6 +291,10 @@ mod tests {
             "int4/32/slog8:mu255/row:f16",
             "lns4:oct3.5/128/f16",
             "plog16/tensor/f32",
+            "iq4nl/32/int6/8:f16",
+            "e2m1/32/e8m0",
+            "uint4/32/f16/min:f16",
+            "uint4/32/uint6/8:f16/min:uint6/8:f16",
         ] {
             assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);
         }
@@ -322,7 +341,16 @@ mod tests {
         for text in ["", "f8", "int8", "int8/16", "int8/16:", "int8/16:f8", "/16:f32", "int8:f32"] {
             assert!(text.parse::<Scale>().is_err(), "{text}");
         }
-        for text in ["", "int4", "int4/128", "int4/128/", "int4//f16", "int4/128/f16/f16"] {
+        for text in [
+            "",
+            "int4",
+            "int4/128",
+            "int4/128/",
+            "int4//f16",
+            "int4/128/f16/f16",
+            "int4/128/f16/min:",
+            "int4/128/f16/min:f16/min:f16",
+        ] {
             assert!(text.parse::<Scheme>().is_err(), "{text}");
         }
     }
@@ -367,6 +395,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&scheme).unwrap(), json);
         assert_eq!(serde_json::from_str::<Scheme>(json).unwrap(), scheme);
         assert_eq!(serde_json::from_str::<Group>(r#""128""#).unwrap(), scheme.group);
+        let minimum: Scheme = "uint4/32/f16/min:f16".parse().unwrap();
+        let json = r#"{"code":"uint4","group":32,"scale":"f16","minimum":"f16"}"#;
+        assert_eq!(serde_json::to_string(&minimum).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Scheme>(json).unwrap(), minimum);
         let bad = [
             r#"{"code":"int4","group":0,"scale":"f16"}"#,
             r#"{"code":"int4","group":-4,"scale":"f16"}"#,

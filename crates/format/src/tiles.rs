@@ -52,11 +52,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a matrix `[out, in]` of this scheme; scales that are coded in turn are kept multiplied out, as `f32`.
+    /// The layout of a matrix `[out, in]` of this scheme; scales that are no floats are kept multiplied out, as `f32`.
     pub fn new(scheme: Scheme, shape: [usize; 2]) -> Self {
         let scale = match scheme.scale {
             Scale::Float(kind) => kind,
-            Scale::Nested { .. } => FloatKind::F32,
+            Scale::PowerOfTwo | Scale::Nested { .. } => FloatKind::F32,
         };
         Self { shape, bits: scheme.code.bits(), group: scheme.group.size(shape[1]), scale }
     }
@@ -235,7 +235,12 @@ pub struct Tiles {
 
 impl Tiles {
     /// Rearranges a matrix; [`Layout::codes`], [`Layout::scales`] and [`Layout::zeros`] are the way back.
+    ///
+    /// # Panics
+    ///
+    /// If the matrix has minimums, which have no place in tiles: decode it instead ([`Packed::minimums`]).
     pub fn new(packed: &Packed) -> Self {
+        assert!(packed.scheme().minimum.is_none(), "no tiles for {}: minimums have no place in them", packed.scheme());
         let layout = Layout::new(packed.scheme(), packed.shape());
         Self {
             layout,

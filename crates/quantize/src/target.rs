@@ -68,12 +68,13 @@ pub struct Target {
 impl Target {
     /// The scheme with `code` in place of the choice.
     pub fn with_code(self, code: Code) -> Scheme {
-        Scheme { code, group: self.group, scale: self.scale }
+        Scheme::new(code, self.group, self.scale)
     }
 }
 
+/// The target of a scheme; of one with minimums, which no quantizer makes, without them.
 impl From<Scheme> for Target {
-    fn from(Scheme { code, group, scale }: Scheme) -> Self {
+    fn from(Scheme { code, group, scale, .. }: Scheme) -> Self {
         Self { code: code.into(), group, scale }
     }
 }
@@ -89,11 +90,22 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let Some((code, rest)) = text.split_once('/').filter(|(code, _)| code.ends_with(ANY_MU)) else {
-            return text.parse::<Scheme>().map(Self::from);
+            return without_minimums(text, text.parse()?).map(Self::from);
         };
         let code: CodeChoice = code.parse()?;
-        let whole: Scheme = format!("{}/{rest}", code.example()).parse()?;
+        let whole = without_minimums(text, format!("{}/{rest}", code.example()).parse()?)?;
         Ok(Self { code, ..whole.into() })
+    }
+}
+
+fn without_minimums(text: &str, scheme: Scheme) -> Result<Scheme, FormatError> {
+    match scheme.minimum {
+        None => Ok(scheme),
+        Some(_) => Err(FormatError::Spelling {
+            what: "target",
+            text: text.into(),
+            expected: "a scheme without minimums, which no quantizer makes",
+        }),
     }
 }
 
@@ -117,7 +129,14 @@ mod tests {
             assert!(error.starts_with(&format!("unknown code `{text}`: expected ")), "{error}");
             assert!(format!("{text}/128/f16").parse::<Target>().is_err(), "{text}");
         }
-        for text in ["slog5:mu*", "slog5:mu*/128", "slog5:mu*//f16", "slog5:mu*/128/f8", "int4/slog5:mu*/f16"] {
+        for text in [
+            "slog5:mu*",
+            "slog5:mu*/128",
+            "slog5:mu*//f16",
+            "slog5:mu*/128/f8",
+            "int4/slog5:mu*/f16",
+            "uint4/32/f16/min:f16",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

@@ -49,7 +49,7 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     let codes = nibbles(&to_words(&layer.tensor("qweight", Dtype::I32, &[columns, words])?));
     let zeros = nibbles(&to_words(&layer.tensor("qzeros", Dtype::I32, &[groups, words])?));
     let bits = Bits::new(4).unwrap_or_else(|| unreachable!("4 is a width"));
-    let scheme = Scheme { code: Code::Affine { bits }, group, scale: Scale::Float(kind) };
+    let scheme = Scheme::new(Code::Affine { bits }, group, Scale::Float(kind));
     let packed = Packed::from_codes(
         scheme,
         [rows, columns],

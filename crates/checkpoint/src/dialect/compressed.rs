@@ -21,7 +21,7 @@ use quench_format::{Bits, Code, FloatKind, Packed, Scale, Scales, Scheme, bits};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size, natural, to_words, turned, word_bytes};
+use super::{Dialect, Spelled, Unwritable, group_size, natural, no_minimums, to_words, turned, word_bytes};
 use crate::native::NamedTensor;
 use crate::source::words;
 use crate::{CheckpointError, Source};
@@ -130,7 +130,7 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     };
     let bits = Bits::new(width as u8).unwrap_or_else(|| unreachable!("{width} is a width"));
     let code = if zeros.is_some() { Code::Affine { bits } } else { Code::Int { bits } };
-    let scheme = Scheme { code, group, scale: Scale::Float(kind) };
+    let scheme = Scheme::new(code, group, Scale::Float(kind));
     let packed = Packed::from_codes(scheme, [rows, columns], &codes, Scales::Float(scales), zeros, order);
     layer.packed("weight_scale", packed)
 }
@@ -154,8 +154,9 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     if !matches!(code, Code::Int { .. } | Code::Affine { .. }) || !(2..=8).contains(&width) {
         return Err(refused(format!("packs integers of 2 to 8 bits and not {code}")));
     }
+    no_minimums(Dialect::Compressed, packed)?;
     let Scale::Float(kind) = packed.scheme().scale else {
-        return Err(refused("has no scales of scales for integers".to_owned()));
+        return Err(refused("has scales that are floats for integers, and no others".to_owned()));
     };
     let groups = packed.scheme().group.groups_per_row(columns);
     let (codes, members) = natural(packed);

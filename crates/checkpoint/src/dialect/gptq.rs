@@ -75,7 +75,7 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     let symmetric = zeros.iter().all(|zero| *zero == half);
     let bits = Bits::new(width as u8).unwrap_or_else(|| unreachable!("{width} is a width"));
     let code = if symmetric { Code::Int { bits } } else { Code::Affine { bits } };
-    let scheme = Scheme { code, group, scale: Scale::Float(kind) };
+    let scheme = Scheme::new(code, group, Scale::Float(kind));
     let scales = Scales::Float(turned(&scales, [groups, rows]));
     let packed = Packed::from_codes(scheme, [rows, columns], &codes, scales, (!symmetric).then_some(zeros), order);
     layer.packed("scales", packed)

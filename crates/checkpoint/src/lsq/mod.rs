@@ -55,6 +55,8 @@ pub(crate) enum Stored {
     Plain,
     /// As one string of codes, most significant bit first: `rows` times `columns` of them, `bits` bits each.
     Stream { rows: usize, columns: usize, bits: u32 },
+    /// In a GGUF file: rows in the order in which RoPE turns pairs of them, so many heads.
+    Rotary { heads: usize },
 }
 
 impl Stored {
@@ -63,18 +65,20 @@ impl Stored {
         let [rows, columns] = layer.shape;
         let [scale_rows, groups] = layer.scheme.group.scale_shape(layer.shape);
         let grid = |bits| Self::Stream { rows: scale_rows, columns: groups, bits };
-        match (piece, layer.scheme.scale) {
-            (Piece::Codes, _) => Self::Stream { rows, columns, bits: layer.scheme.code.bits() },
-            (Piece::Scales, Scale::Nested { code, .. }) => grid(code.bits()),
-            (Piece::Zeros, _) => grid(layer.scheme.code.bits()),
-            (Piece::Scales | Piece::OuterScales | Piece::Order, _) => Self::Plain,
+        match (piece, layer.scheme.scale, layer.scheme.minimum) {
+            (Piece::Codes, ..) => Self::Stream { rows, columns, bits: layer.scheme.code.bits() },
+            (Piece::Scales, Scale::Nested { code, .. }, _) | (Piece::Minimums, _, Some(Scale::Nested { code, .. })) => {
+                grid(code.bits())
+            }
+            (Piece::Zeros, ..) => grid(layer.scheme.code.bits()),
+            _ => Self::Plain,
         }
     }
 
     /// Bytes in the file; `None` where they are more than a `u64` counts.
     pub fn len(self, info: &TensorInfo) -> Option<u64> {
         match self {
-            Self::Plain => crate::source::byte_len(info.dtype, &info.shape),
+            Self::Plain | Self::Rotary { .. } => crate::source::byte_len(info.dtype, &info.shape),
             Self::Stream { rows, columns, bits } => stream::byte_len(rows, columns, bits),
         }
     }
@@ -83,10 +87,10 @@ impl Stored {
 /// Bytes that a packed matrix takes in the data of an `.lsq` file:
 ///
 /// ```text
-/// ceil(out * in * b / 8)  +  scales  +  ceil(zeros * b / 8)  +  4 * in where there is an order
+/// ceil(out * in * b / 8)  +  scales  +  ceil(zeros * b / 8) or minimums  +  4 * in where there is an order
 /// ```
 ///
-/// with each float scale at its kind's bytes; nested: `ceil(scales * bs / 8)` and the outer scales at theirs.
+/// with each float scale at its kind's bytes; nested: `ceil(scales * bs / 8)` and the outer scales at theirs; minimums as scales.
 pub fn packed_bytes(packed: &Packed) -> u64 {
     let layer = Layer { scheme: packed.scheme(), shape: packed.shape() };
     let parts = native::layout(&layer, packed.parts().order.is_some());

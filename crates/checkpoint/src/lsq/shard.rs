@@ -92,7 +92,7 @@ impl<'w, W: Write + Seek> LsqShard<'w, W> {
         slot.check(bytes)?;
         let Place { begin, stored, entry } = &self.places[&slot.name];
         let packed = match *stored {
-            Stored::Plain => None,
+            Stored::Plain | Stored::Rotary { .. } => None,
             Stored::Stream { columns, bits, .. } => Some(stream::from_words(bytes, columns, bits)),
         };
         let bytes = packed.as_deref().unwrap_or(bytes);

@@ -20,20 +20,21 @@ fn header(file: &Path) -> u64 {
 
 /// Bytes of a matrix by the formula of the documentation, written apart from the code.
 fn formula(packed: &quench_format::Packed) -> u64 {
-    let Scheme { code, group, scale } = packed.scheme();
+    let Scheme { code, group, scale, minimum } = packed.scheme();
     let count = |[a, b]: [usize; 2]| (a * b) as u64;
     let string = |count: u64, bits: u32| (count * u64::from(bits)).div_ceil(8);
     let float = |kind: FloatKind| u64::from(kind.bits() / 8);
     let scales = group.scale_shape(packed.shape());
-    let scale_bytes = match scale {
+    let kept = |scale| match scale {
         Scale::Float(kind) => count(scales) * float(kind),
+        Scale::PowerOfTwo => count(scales),
         Scale::Nested { code, group, outer } => {
             string(count(scales), code.bits()) + count(group.scale_shape(scales)) * float(outer)
         }
     };
-    let zeros = packed.parts().zeros.as_ref().map_or(0, |zeros| string(zeros.len() as u64, code.bits()));
+    let zeros = packed.parts().offsets.zeros().map_or(0, |zeros| string(zeros.len() as u64, code.bits()));
     let order = packed.parts().order.as_ref().map_or(0, |order| 4 * order.len() as u64);
-    string(count(packed.shape()), code.bits()) + scale_bytes + zeros + order
+    string(count(packed.shape()), code.bits()) + kept(scale) + minimum.map_or(0, kept) + zeros + order
 }
 
 #[test]
@@ -41,7 +42,7 @@ fn every_code_and_width_at_every_length_comes_back_and_the_size_is_exact() {
     let integers = (1..=16).flat_map(|bits| [format!("int{bits}"), format!("uint{bits}")]);
     let logs = (2..=16).map(|bits| format!("slog{bits}:mu8"));
     let codes = integers.chain(logs).chain(["nf4", "e2m1", "e4m3"].map(String::from));
-    let scales = ["f32", "f16", "bf16", "int8/tensor:f32", "uint5/2:f16"];
+    let scales = ["f32", "f16", "bf16", "int8/tensor:f32", "uint5/2:f16", "e8m0", "f16/min:uint5/2:f16"];
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(LSQ_WEIGHTS);
     let (mut writer, mut expected) = (Writer::lsq(&file), Vec::new());

@@ -1,6 +1,6 @@
 //! Scales and zero points, found before any weight is rounded.
 
-use quench_format::{Bits, Code, FloatKind, Grid, Group, Packed, Scale, Scales, Scheme, published};
+use quench_format::{Bits, Code, FloatKind, Grid, Group, Packed, Scale, Scales, Scheme, power_of_two, published};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -236,8 +236,11 @@ impl Fit {
             candidate != 0.0 && step * (2.0 * slope + step * curvature) < 0.0
         };
         match (&mut self.scales, self.scheme.scale) {
-            (Scales::Float(scales), Scale::Float(kind)) => {
-                let candidate = rounded(kind, ideal);
+            (Scales::Float(scales), kept @ (Scale::Float(_) | Scale::PowerOfTwo)) => {
+                let candidate = match kept.float() {
+                    Some(kind) => rounded(kind, ideal),
+                    None => power(ideal),
+                };
                 if !better(candidate) {
                     return 0.0;
                 }
@@ -346,8 +349,13 @@ impl Fit {
 fn float_kind(scale: Scale) -> FloatKind {
     match scale {
         Scale::Float(kind) => kind,
-        Scale::Nested { .. } => FloatKind::F32,
+        Scale::PowerOfTwo | Scale::Nested { .. } => FloatKind::F32,
     }
+}
+
+/// The power of two that is stored for `scale`, whose sign is lost.
+fn power(scale: f32) -> f32 {
+    power_of_two(scale.abs()).min(2.0_f32.powi(127))
 }
 
 /// Rounds `scale` to `kind`, staying inside its range.
@@ -368,6 +376,10 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
     match scale {
         Scale::Float(kind) => {
             let stored: Vec<f32> = ideal.iter().map(|s| rounded(kind, *s)).collect();
+            (Scales::Float(stored.clone()), stored)
+        }
+        Scale::PowerOfTwo => {
+            let stored: Vec<f32> = ideal.into_iter().map(power).collect();
             (Scales::Float(stored.clone()), stored)
         }
         Scale::Nested { code, group, outer: kind } => {
@@ -538,7 +550,7 @@ mod tests {
     fn snr(code: &str, search: ScaleSearch) -> f64 {
         let w = Matrix { rows: 512, columns: 128, values: gaussian(512 * 128) };
         let scheme =
-            Scheme { code: code.parse().unwrap(), group: "128".parse().unwrap(), scale: Scale::Float(FloatKind::F32) };
+            Scheme::new(code.parse().unwrap(), "128".parse().unwrap(), Scale::Float(FloatKind::F32));
         let request = Request { target: scheme.into(), search, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
         let codes = Solution::plain(&w, &fit).codes;
@@ -579,7 +591,7 @@ mod tests {
         let values: Vec<f32> = std::iter::repeat_n(0.0, 16).chain(std::iter::repeat_n(1e30, 16)).collect();
         let w = Matrix { rows: 1, columns: 32, values };
         let scheme =
-            Scheme { code: "int4".parse().unwrap(), group: "16".parse().unwrap(), scale: Scale::Float(FloatKind::F16) };
+            Scheme::new("int4".parse().unwrap(), "16".parse().unwrap(), Scale::Float(FloatKind::F16));
         let request = Request { target: scheme.into(), search: ScaleSearch::Mse, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
         let codes = Solution::plain(&w, &fit).codes;
