@@ -53,6 +53,7 @@ fn gptq_static_order(bencher: Bencher, size: usize) {
         damping: 0.01,
         block: 128,
         refine: Refine::default(),
+        restarts: 0,
         feedback: 0.0,
     };
     let loss = |method: Method| method.quantize("bench", &w, scheme(), Some(&g)).expect("a good problem").output_loss;

@@ -650,3 +650,37 @@ fn packed_layers_go_to_other_tools_and_come_back() {
     bench.run(&["convert", "out", "x", "--to", "gptq"]).refuses(&["nf4", "gptq", "down_proj"]).unwrap();
     assert!(bench.listing() == before);
 }
+
+#[test]
+fn a_gguf_file_is_written_and_is_a_model() {
+    let bench = Bench::new();
+    bench.write(
+        "blocks.toml",
+        "name = \"blocks\"\n[evaluation]\nlength = 32\nstride = 32\nwindows = 1\n\
+         [[rules]]\nlayers = \"*\"\ncode = \"int4\"\ngroup = 32\nmethod = \"rtn\"\n",
+    );
+    bench.run(&["quantize", "spark", "-r", "blocks.toml", "-o", "blocks", "--device", "flex"]).succeeds();
+    let convert = |from, to, container| bench.run(&["convert", from, to, "--to", container]);
+    let written = convert("blocks", "blocks.gguf", "gguf").succeeds().out;
+    assert!(written.contains("bit for bit") && written.contains("saved as gguf"), "{written}");
+    let inspected = bench.run(&["inspect", "blocks.gguf"]).succeeds().out;
+    for word in ["gguf", "int4/32/f16", "model.layers.*.mlp.down_proj"] {
+        assert!(inspected.contains(word), "{word}:\n{inspected}");
+    }
+    // It is a model as it is, says the same, and is the same after a detour.
+    let generate = |model| {
+        let words = ["--prompt", "The cat", "-n", "8", "--temperature", "0", "--device", "flex"];
+        bench.run(&[&["generate", model][..], &words].concat()).succeeds().out
+    };
+    assert_eq!(generate("blocks.gguf"), generate("blocks"));
+    convert("blocks.gguf", "back", "quench").succeeds();
+    assert_eq!(generate("back"), generate("blocks"));
+    convert("back", "again.gguf", "gguf").succeeds();
+    assert_eq!(fs::read(bench.at("again.gguf")).unwrap(), fs::read(bench.at("blocks.gguf")).unwrap());
+
+    convert("blocks", "folder", "gguf").refuses(&["folder", ".gguf"]).unwrap();
+    convert("out.safetensors", "x.gguf", "gguf").refuses(&["out.safetensors"]).unwrap();
+    let whole = fs::read(bench.at("blocks.gguf")).unwrap();
+    fs::write(bench.at("cut.gguf"), &whole[..whole.len() - 1]).unwrap();
+    bench.run(&["generate", "cut.gguf", "--prompt", "x"]).refuses(&["cut.gguf"]).unwrap();
+}

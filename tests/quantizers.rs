@@ -350,6 +350,7 @@ fn gain_on_autoregressive_inputs() {
             damping: 1e-6,
             block: 64,
             refine: Refine::default(),
+            restarts: 0,
             feedback: 0.0,
         };
         let ratio = of(method) / of(Method::rtn(ScaleSearch::AbsMax));

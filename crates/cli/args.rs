@@ -267,6 +267,7 @@ Examples:
   quench convert spark-lsq spark-dense --to safetensors
       Packed layers decoded to dense f32, for programs that know no packed ones.
   quench convert spark-gptq-int4-g128 spark-vllm --to compressed-tensors
+  quench convert llama-gguf-iq4_xs llama-iq4_xs.gguf --to gguf
       The same codes and scales as vLLM and transformers read them; gptq and awq likewise, and back with --to quench.
   quench convert resnet.safetensors resnet.lsq --to lsq
       One file into one file.
@@ -279,12 +280,13 @@ pub struct Convert {
     #[arg(value_name = "IN", value_hint = ValueHint::AnyPath)]
     pub input: PathBuf,
 
-    /// What to write: a file if the name ends in .lsq or .safetensors, else a folder
+    /// What to write: a file if the name ends in .lsq, .safetensors or .gguf, else a folder
     #[arg(value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
 
     /// The container: lsq (one file, packed to the last bit), quench (safetensors with packed layers), safetensors (dense
-    /// only: packed layers are decoded to f32), or a dialect that other tools read: gptq, awq, compressed-tensors
+    /// only: packed layers are decoded to f32), a dialect that other tools read: gptq, awq, compressed-tensors, or gguf
+    /// (one file for llama.cpp, from layers on one of its grids)
     #[arg(short, long, value_name = "CONTAINER")]
     pub to: Container,
 

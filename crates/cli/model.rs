@@ -39,7 +39,7 @@ pub fn folder(model: &Path) -> anyhow::Result<Cow<'_, Path>> {
     }
     if !model.exists() {
         bail!(
-            "there is no {}; a model is a folder as downloaded from Hugging Face, or the word `{SPARK}`",
+            "there is no {}; a model is a folder as downloaded from Hugging Face, a .gguf file, or the word `{SPARK}`",
             model.display()
         );
     }

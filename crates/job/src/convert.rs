@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use quench_checkpoint::dialect::{self, Dialect};
+use quench_checkpoint::gguf::{self, Gguf};
 use quench_checkpoint::lsq::LSQ_WEIGHTS;
 use quench_checkpoint::native::{self, NamedTensor};
 use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
@@ -34,16 +35,26 @@ pub enum Container {
     /// safetensors, packed layers in that of compressed-tensors.
     #[serde(rename = "compressed-tensors")]
     Compressed,
+    /// One GGUF file, for llama.cpp.
+    Gguf,
 }
 
 /// Every container, in the order in which they are listed.
-const ALL: [Container; 6] =
-    [Container::Lsq, Container::Quench, Container::Safetensors, Container::Gptq, Container::Awq, Container::Compressed];
+const ALL: [Container; 7] = [
+    Container::Lsq,
+    Container::Quench,
+    Container::Safetensors,
+    Container::Gptq,
+    Container::Awq,
+    Container::Compressed,
+    Container::Gguf,
+];
 
 impl Container {
     fn extension(self) -> &'static str {
         match self {
             Self::Lsq => "lsq",
+            Self::Gguf => "gguf",
             _ => "safetensors",
         }
     }
@@ -51,7 +62,7 @@ impl Container {
     /// The dialect of another tool that it is.
     fn foreign(self) -> Option<Dialect> {
         match self {
-            Self::Lsq | Self::Quench | Self::Safetensors => None,
+            Self::Lsq | Self::Quench | Self::Safetensors | Self::Gguf => None,
             Self::Gptq => Some(Dialect::Gptq),
             Self::Awq => Some(Dialect::Awq),
             Self::Compressed => Some(Dialect::Compressed),
@@ -68,6 +79,7 @@ impl fmt::Display for Container {
             Self::Gptq => "gptq",
             Self::Awq => "awq",
             Self::Compressed => "compressed-tensors",
+            Self::Gguf => "gguf",
         })
     }
 }
@@ -84,9 +96,9 @@ impl FromStr for Container {
 /// A checkpoint to be written again in another container.
 #[derive(Clone, Debug)]
 pub struct Conversion {
-    /// A folder, a `.safetensors` or `.lsq` file, or a PyTorch file of tensors.
+    /// A folder, a `.safetensors`, `.lsq` or `.gguf` file, or a PyTorch file of tensors.
     pub from: PathBuf,
-    /// A file if its name ends in `.lsq` or `.safetensors`, else a folder, to which the files beside the weights go too.
+    /// A file if its name ends in `.lsq`, `.safetensors` or `.gguf`, else a folder, to which the files beside the weights go too.
     pub to: PathBuf,
     /// What to write.
     pub container: Container,
@@ -133,8 +145,11 @@ impl Conversion {
     /// Whether the output is one file.
     fn is_file(&self) -> Result<bool, JobError> {
         let extension = self.to.extension().and_then(|extension| extension.to_str());
-        let named = extension.filter(|extension| ["lsq", "safetensors"].contains(extension));
+        let named = extension.filter(|extension| ["lsq", "safetensors", "gguf"].contains(extension));
         match (named, self.container.extension()) {
+            (None, "gguf") => {
+                Err(JobError::Extension { path: self.to.clone(), container: self.container, expected: "gguf" })
+            }
             (None, _) => Ok(false),
             (Some(found), expected) if found == expected => Ok(true),
             (Some(_), expected) => {
@@ -148,10 +163,53 @@ impl Conversion {
             return Err(JobError::OutputExists { path: self.to.clone() });
         }
         let writer = match self.container {
+            Container::Gguf => return self.write_gguf(source, observe),
             Container::Lsq => Writer::lsq(&self.to),
             _ => Writer::safetensors(&self.to),
         };
         self.write(source, writer, observe)
+    }
+
+    /// Weights, configuration and tokenizer in one file.
+    fn write_gguf(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
+        let config = self.companion("config.json")?;
+        let tokenizer = self.companion("tokenizer.json")?;
+        let refused = |source| CheckpointError::Gguf { file: self.from.clone(), source };
+        let tokenizer = match self.gguf()? {
+            Some(model) => model.tokenizer()?,
+            None => gguf::Tokenizer::from_json(&tokenizer, &config).map_err(refused)?,
+        };
+        let mut writer = gguf::Writer::new(&self.to, &config, &tokenizer)?;
+        writer.copy_all(source)?;
+        let packed = dialect::layers(source);
+        let mut parts = BTreeSet::new();
+        for layer in &packed {
+            let spelling = Dialect::of(source, layer);
+            parts.extend(spelling.map(|spelling| spelling.tensors(source, layer)).transpose()?.unwrap_or_default());
+        }
+        let dense = source.names().into_iter().filter(|name| !parts.contains(*name)).count();
+        if observe(Step::Phase { name: "convert", total: packed.len() + dense }).is_break() {
+            return Err(CheckpointError::Stopped { file: self.to.clone() }.into());
+        }
+        let bytes = writer.finish()?;
+        let bytes_before = source.names().into_iter().filter_map(|name| source.stored_bytes(name)).sum();
+        Ok(Converted { output: self.to.clone(), bytes_before, bytes, packed: packed.len(), decoded: 0, dense })
+    }
+
+    /// The input, if it is a GGUF file.
+    fn gguf(&self) -> Result<Option<Gguf>, JobError> {
+        let named = self.from.extension().is_some_and(|extension| extension == "gguf") && self.from.is_file();
+        Ok(named.then(|| Gguf::open(&self.from)).transpose()?)
+    }
+
+    /// A file beside the weights, or made from what a GGUF file says.
+    fn companion(&self, name: &str) -> Result<Value, JobError> {
+        if let Some(model) = self.gguf()? {
+            return Ok(if name == "config.json" { model.config()? } else { model.tokenizer_json()? });
+        }
+        let path = self.from.join(name);
+        let text = fs::read(&path).map_err(|source| JobError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|source| JobError::Read { path, source: source.into() })
     }
 
     fn write_folder(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
@@ -168,6 +226,10 @@ impl Conversion {
         let mut converted = self.write(source, writer, observe)?;
         if self.from.is_dir() {
             self.companions(&folder, &self.mark(source)?)?;
+        } else if self.gguf()?.is_some() {
+            let config = self.mark(source)?.on(self.companion("config.json")?.to_string().into_bytes());
+            write_atomically(folder.join("config.json"), &config)?;
+            write_atomically(folder.join("tokenizer.json"), self.companion("tokenizer.json")?.to_string().as_bytes())?;
         }
         converted.output = staging.publish()?;
         Ok(converted)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::ModelError;
+use crate::{ModelError, companion};
 
 /// The largest size a configuration may name. Above every real model, and so low that products do not overflow.
 const LARGEST: u64 = 1 << 28;
@@ -26,8 +26,8 @@ pub(crate) struct Fields {
 impl Fields {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(ModelError::read(path))?;
-        let values = serde_json::from_str(&text).map_err(ModelError::json(path))?;
+        let text = companion::read(path).map_err(ModelError::read(path))?;
+        let values = serde_json::from_slice(&text).map_err(ModelError::json(path))?;
         Ok(Self { path: path.to_owned(), at: String::new(), values, spelling: &[] })
     }
 

@@ -26,6 +26,7 @@
 
 mod attention;
 mod cache;
+mod companion;
 mod config;
 mod context;
 mod decoder;

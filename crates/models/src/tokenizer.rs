@@ -8,6 +8,7 @@ use tokenizers::{
 };
 
 use crate::ModelError;
+use crate::companion;
 use crate::encoder;
 use crate::family;
 use crate::fields::Fields;
@@ -36,7 +37,7 @@ impl Tokenizer {
         let vocab_size = config.size("vocab_size")?;
 
         let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(ModelError::read(&path))?;
+        let bytes = companion::read(&path).map_err(ModelError::read(&path))?;
         let wrong = |error: tokenizers::Error| ModelError::Tokenizer { path: path.clone(), message: error.to_string() };
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(wrong)?;
         // Some files carry the limits of a training run; a text is a text.

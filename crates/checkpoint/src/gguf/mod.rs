@@ -101,6 +101,13 @@ impl Gguf {
         Tokenizer::read(&self.contents.metadata).map_err(|source| self.refused(source))
     }
 
+    /// The `tokenizer.json` of the model.
+    ///
+    /// Errors: as [`Gguf::tokenizer`] and [`Tokenizer::to_json`].
+    pub fn tokenizer_json(&self) -> Result<serde_json::Value, CheckpointError> {
+        self.tokenizer()?.to_json().map_err(|source| self.refused(source))
+    }
+
     fn refused(&self, source: GgufError) -> CheckpointError {
         CheckpointError::Gguf { file: self.path.clone(), source }
     }

@@ -549,8 +549,7 @@ mod tests {
 
     fn snr(code: &str, search: ScaleSearch) -> f64 {
         let w = Matrix { rows: 512, columns: 128, values: gaussian(512 * 128) };
-        let scheme =
-            Scheme::new(code.parse().unwrap(), "128".parse().unwrap(), Scale::Float(FloatKind::F32));
+        let scheme = Scheme::new(code.parse().unwrap(), "128".parse().unwrap(), Scale::Float(FloatKind::F32));
         let request = Request { target: scheme.into(), search, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
         let codes = Solution::plain(&w, &fit).codes;
@@ -590,8 +589,7 @@ mod tests {
     fn zeros_and_huge_weights() {
         let values: Vec<f32> = std::iter::repeat_n(0.0, 16).chain(std::iter::repeat_n(1e30, 16)).collect();
         let w = Matrix { rows: 1, columns: 32, values };
-        let scheme =
-            Scheme::new("int4".parse().unwrap(), "16".parse().unwrap(), Scale::Float(FloatKind::F16));
+        let scheme = Scheme::new("int4".parse().unwrap(), "16".parse().unwrap(), Scale::Float(FloatKind::F16));
         let request = Request { target: scheme.into(), search: ScaleSearch::Mse, importance: None };
         let fit = Fit::new(&w, request, Map::Nearest);
         let codes = Solution::plain(&w, &fit).codes;
