@@ -9,15 +9,29 @@ use quench::job::{Job, Overwrite, Report};
 use quench::models::text::TextSource;
 use quench::quantize::Recipe;
 
-/// Names, and what a rule says for each; the cascade is measured beside direct quantization in one run.
-const METHODS: [(&str, &str); 6] = [
-    ("RTN, absmax", "method = \"rtn\"\nsearch = \"absmax\""),
-    ("RTN, MSE scales", "method = \"rtn\""),
-    ("GPTQ, natural order", "order = \"natural\""),
-    ("GPTQ, act-order, static groups", "order = \"static\""),
-    ("GPTQ, act-order, stored", "order = \"activation\""),
-    ("cascade int8 to final, GPTQ static", "order = \"static\"\ncascade = [\"int8\"]"),
+/// GPTQ as it was published.
+const PLAIN: &str = "refit = false\ndescent = 0\npairs = 0\nrestarts = 0\nfeedback = 0\n";
+
+/// Names, what a rule says for each, and whether layers are calibrated in sequence; the cascade is measured beside direct
+/// quantization in one run.
+const METHODS: [(&str, &str, bool); 13] = [
+    ("RTN, absmax", "method = \"rtn\"\nsearch = \"absmax\"", false),
+    ("RTN, MSE scales", "method = \"rtn\"", false),
+    ("GPTQ, natural order", "order = \"natural\"", false),
+    ("GPTQ, act-order, static groups", "", false),
+    ("GPTQ, act-order, stored", "order = \"activation\"", false),
+    ("static groups, refit", "refit = true", false),
+    ("static groups, descent", "descent = 4", false),
+    ("static groups, refit and descent", "refit = true\ndescent = 4", false),
+    ("the same, pairs and restarts", SOLVER, false),
+    ("the same, in sequence", SOLVER, true),
+    ("not in sequence, feedback", "feedback = 1.0", false),
+    ("in sequence, feedback: the default", "feedback = 1.0", true),
+    ("cascade int8 to final", "feedback = 1.0\ncascade = [\"int8\"]", true),
 ];
+
+/// The whole solver of one layer.
+const SOLVER: &str = "refit = true\ndescent = 4\npairs = 2\nrestarts = 2";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,9 +49,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for bits in bits {
         // Two bits need the smaller groups that other tools take too.
         let group = if bits == 2 { 64 } else { 128 };
-        for (name, rule) in METHODS {
+        for (name, rule, sequential) in METHODS {
+            let rule = with_defaults(rule);
             let recipe = format!(
-                "name = \"{name}\"\n[[rules]]\nlayers = \"*\"\ncode = \"int{bits}\"\ngroup = {group}\n{rule}\n"
+                "name = \"{name}\"\n[calibration]\nsequential = {sequential}\n[[rules]]\nlayers = \"*\"\ncode = \"int{bits}\"\ngroup = {group}\n{rule}\n"
             );
             let job = Job {
                 model: model.into(),
@@ -61,6 +76,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("\nDense perplexity {dense:.3}.");
     }
     Ok(std::fs::remove_dir_all(work)?)
+}
+
+/// A rule in which the parts of the solver that it does not name are off; with feedback, all of them are on.
+fn with_defaults(rule: &str) -> String {
+    if rule.contains("feedback") {
+        return format!("{rule}\n{SOLVER}");
+    }
+    let named = |line: &&str| rule.contains(line.split(' ').next().unwrap_or_default());
+    let off: Vec<&str> = PLAIN.lines().filter(|line| !named(line)).collect();
+    if rule.contains("rtn") { rule.to_owned() } else { format!("{rule}\n{}", off.join("\n")) }
 }
 
 /// Prints one line, and gives the dense perplexity.

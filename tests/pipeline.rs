@@ -219,3 +219,29 @@ fn sizes_are_those_of_the_file() {
     let row = inspection.rows.iter().find(|row| row.layer.ends_with("0.self_attn.q_proj")).unwrap();
     assert_eq!(row.bits_per_weight, 4.0 + 2.0 * 16.0 / 32.0);
 }
+
+/// Layers that make up for what those before them have lost leave less of it to be seen at the end.
+#[test]
+fn feedback_brings_the_outputs_nearer() {
+    let place = Place::new();
+    let spark = quench::models::spark::unpack().unwrap();
+    let kl = |name: &str, head: &str, rule: &str| {
+        let recipe = format!(
+            "name = \"{name}\"\n[calibration]\nsamples = 32\nlength = 64\n{head}\n[evaluation]\nlength = 64\nstride = 64\nwindows = 12\n\
+             [[rules]]\nlayers = \"*\"\ncode = \"int2\"\ngroup = 32\n{rule}\n"
+        );
+        let job = Job {
+            model: spark.clone(),
+            recipe: Recipe::from_toml(&recipe).unwrap(),
+            calibration: vec![TextSource::new(spark.join("text/calibration"))],
+            evaluation: vec![TextSource::new(spark.join("text/evaluation"))],
+            ..place.job(name, RULE)
+        };
+        let report = job.run(&mut go).unwrap();
+        report.comparison.unwrap().texts().unwrap().candidates[0].total.kl.mean
+    };
+    let alone = kl("alone", "sequential = false", "feedback = 0");
+    let half = kl("half", "sequential = true", "feedback = 0.5");
+    let whole = kl("whole", "sequential = true", "feedback = 1.0");
+    assert!(whole < 0.95 * alone && half < alone, "KL {alone} alone, {half} with half of it, {whole} with all");
+}

@@ -299,6 +299,46 @@ fn descent_equals_the_naive_implementation() {
     }
 }
 
+/// Pairs and restarts start from what descent alone has found, and only ever take what is better.
+#[test]
+fn pairs_and_restarts_go_on_where_descent_ends() {
+    let mut gains = [Vec::new(), Vec::new()];
+    for (index, code) in ["int2", "int3", "uint2", "nf4", "slog3", "lns4:oct3"].into_iter().enumerate() {
+        let (x, w) = problem(24, 64, 200 + index as u64);
+        let g = gram64(&x);
+        let gram = device_gram(&g, x.rows);
+        for target in [format!("{code}/32/f16"), format!("{code}/16/int8/2:f16")] {
+            let scheme: Scheme = target.parse().unwrap();
+            let of = |pairs, restarts, order| {
+                let refine = Refine { refit: true, descent: 6, pairs };
+                let (search, damping, block) = (ScaleSearch::Mse, 0.01, 128);
+                let method = Method::Gptq { search, order, damping, block, refine, restarts, feedback: 0.0 };
+                method.quantize("test", &w, scheme, Some(&gram)).unwrap()
+            };
+            let h = damped(&g, 0.01);
+            for order in [Order::Static, Order::Natural] {
+                let [alone, paired, both] = [(0, 0), (3, 0), (3, 2)].map(|(pairs, restarts)| {
+                    let result = of(pairs, restarts, order);
+                    let decoded = result.packed.decode();
+                    // What the ledger says is what the codes say.
+                    let share = loss(&decoded, &w, &g) / loss(&vec![0.0; w.values.len()], &w, &g);
+                    assert!((result.output_loss.unwrap() - share).abs() < 1e-4 * share, "{target}");
+                    loss(&decoded, &w, &h)
+                });
+                assert!(paired <= alone * (1.0 + 1e-5), "{target} {order:?}: {paired} above {alone}");
+                // Rows are compared without damping.
+                assert!(both <= paired * 1.01, "{target} {order:?}: {both} above {paired}");
+                gains[0].push(paired / alone);
+                gains[1].push(both / paired);
+            }
+        }
+    }
+    for gains in gains {
+        let mean = gains.iter().sum::<f64>() / gains.len() as f64;
+        assert!(mean < 0.99, "{gains:?}");
+    }
+}
+
 /// `G + λI`.
 fn damped(g: &[Vec<f64>], damping: f64) -> Vec<Vec<f64>> {
     let mean = (0..g.len()).map(|i| g[i][i]).sum::<f64>() / g.len() as f64;
