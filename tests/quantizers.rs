@@ -370,16 +370,16 @@ fn act_order_is_natural_order_on_permuted_columns() {
 }
 
 /// The theory note's acceptance test: on inputs with AR(1) correlation and a fixed step, GPTQ's loss over plain
-/// rounding's is `tr(D) / tr(G)`, .7510 for ρ = .5 and .1932 for ρ = .9.
+/// rounding's is `tr(D) / tr(G)`: .7510 for ρ = .5, .1932 for .9 and .0237 for .99.
 #[test]
 fn gain_on_autoregressive_inputs() {
     const N: usize = 256;
-    for (rho, expected) in [(0.5f64, 0.7510), (0.9, 0.1932)] {
+    for (rho, expected) in [(0.5f64, 0.7510), (0.9, 0.1932), (0.99, 0.0237)] {
         let g: Vec<Vec<f64>> =
             (0..N).map(|i| (0..N).map(|j| rho.powi((i as i32 - j as i32).abs())).collect()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let values = (0..96 * N).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-        let w = Matrix { rows: 96, columns: N, values };
+        let values = (0..1024 * N).map(|_| rng.random_range(-1.0f32..1.0)).collect();
+        let w = Matrix { rows: 1024, columns: N, values };
         let gram = device_gram(&g, N);
         // Eight bits over a uniform range: nothing is clipped, so the step is fixed.
         let scheme: Scheme = "int8/tensor/f32".parse().unwrap();
@@ -394,7 +394,7 @@ fn gain_on_autoregressive_inputs() {
             feedback: 0.0,
         };
         let ratio = of(method) / of(Method::rtn(ScaleSearch::AbsMax));
-        assert!((ratio / expected - 1.0).abs() < 0.05, "rho {rho}: {ratio}, expected {expected}");
+        assert!((ratio / expected - 1.0).abs() < 0.02, "rho {rho}: {ratio}, expected {expected}");
     }
 }
 

@@ -12,6 +12,7 @@ use quench_checkpoint::lsq::LSQ_WEIGHTS;
 use quench_checkpoint::native::{self, NamedTensor};
 use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
 use quench_format::Packed;
+use quench_models::companion;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -173,11 +174,10 @@ impl Conversion {
     /// Weights, configuration and tokenizer in one file.
     fn write_gguf(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
         let config = self.companion("config.json")?;
-        let tokenizer = self.companion("tokenizer.json")?;
         let refused = |source| CheckpointError::Gguf { file: self.from.clone(), source };
         let tokenizer = match self.gguf()? {
             Some(model) => model.tokenizer()?,
-            None => gguf::Tokenizer::from_json(&tokenizer, &config).map_err(refused)?,
+            None => gguf::Tokenizer::from_json(&self.companion("tokenizer.json")?, &config).map_err(refused)?,
         };
         let mut writer = gguf::Writer::new(&self.to, &config, &tokenizer)?;
         writer.copy_all(source)?;
@@ -204,11 +204,8 @@ impl Conversion {
 
     /// A file beside the weights, or made from what a GGUF file says.
     fn companion(&self, name: &str) -> Result<Value, JobError> {
-        if let Some(model) = self.gguf()? {
-            return Ok(if name == "config.json" { model.config()? } else { model.tokenizer_json()? });
-        }
         let path = self.from.join(name);
-        let text = fs::read(&path).map_err(|source| JobError::Read { path: path.clone(), source })?;
+        let text = companion(&self.from, name).map_err(|source| JobError::Read { path: path.clone(), source })?;
         serde_json::from_slice(&text).map_err(|source| JobError::Read { path, source: source.into() })
     }
 

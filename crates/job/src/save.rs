@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, dialect, native, write_atomically};
+use quench_models::companion;
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde_json::{Value, json};
 
@@ -72,10 +73,12 @@ impl Save<'_> {
     }
 
     fn companions(&self, folder: &Path) -> Result<(), JobError> {
-        for name in COMPANIONS.into_iter().filter(|name| self.folder.join(name).is_file()) {
-            let path = self.folder.join(name);
-            let bytes = std::fs::read(&path).map_err(|source| JobError::Read { path, source })?;
-            write_atomically(folder.join(name), &bytes)?;
+        for name in COMPANIONS {
+            match companion(self.folder, name) {
+                Ok(bytes) => write_atomically(folder.join(name), &bytes)?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(JobError::Read { path: self.folder.join(name), source }),
+            }
         }
         write_atomically(folder.join("plan.toml"), self.plan.to_toml().as_bytes())?;
         write_atomically(folder.join("recipe.toml"), self.recipe.to_toml().as_bytes())?;
@@ -85,8 +88,9 @@ impl Save<'_> {
     /// The model's configuration, with a mark by which other loaders see that the weights are packed.
     fn config(&self, folder: &Path) -> Result<(), JobError> {
         let path = self.folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| JobError::Read { path: path.clone(), source })?;
-        let mut config: Value = serde_json::from_str(&text)
+        let text =
+            companion(self.folder, "config.json").map_err(|source| JobError::Read { path: path.clone(), source })?;
+        let mut config: Value = serde_json::from_slice(&text)
             .map_err(|error| JobError::Read { path, source: std::io::Error::other(error) })?;
         for (key, value) in &self.marks {
             config[*key] = value.clone();

@@ -50,6 +50,7 @@ pub mod spark;
 pub mod text;
 
 pub use cache::Cache;
+pub use companion::companion;
 pub use config::{
     Activation, AttentionBias, DecoderConfig, Family, Feed, Gain, LayerConfig, NormKind, Norms, Positions, Projections,
 };
