@@ -213,6 +213,7 @@ mod tests {
                 shape: [2, 2],
                 role: Role::Block,
                 block: Some(index),
+                residual: None,
             };
             (0..self.blocks()).map(layer).collect()
         }

@@ -242,10 +242,10 @@ impl Tap for Reference {
     }
 
     fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
-        if let Some(input) = self.inputs.get_mut(site) {
-            if input.replace(rows(x.clone())).is_none() {
-                self.order.push(site.to_owned());
-            }
+        if let Some(input) = self.inputs.get_mut(site)
+            && input.replace(rows(x.clone())).is_none()
+        {
+            self.order.push(site.to_owned());
         }
         x
     }

@@ -287,7 +287,9 @@ impl Fit {
             // A larger zero point makes the weights smaller.
             let new = (old + slope / (scale * curvature)).round_ties_even().clamp(0.0, top);
             let step = scale * (old - new);
-            if !(step * (2.0 * slope + step * curvature) < 0.0) {
+            let change = step * (2.0 * slope + step * curvature);
+            // Also where there is no slope to follow and the quotient is not a number.
+            if change.is_nan() || change >= 0.0 {
                 return 0.0;
             }
             zeros[at] = new as u16;
