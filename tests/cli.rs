@@ -422,7 +422,7 @@ fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
         (&["model", "m.lsq", "--to", "lsq"], &["m.lsq", "--force"]),
         (&["model", "model", "--to", "lsq"], &["model", "input itself"]),
         (&["model", "out.lsq", "--to", "quench"], &["out.lsq", ".safetensors"]),
-        (&["model", "out", "--to", "gguf"], &["gguf", "lsq, quench, safetensors"]),
+        (&["model", "out", "--to", "onnx"], &["onnx", "lsq, quench, safetensors", "gguf"]),
     ];
     for (arguments, expected) in cases {
         let ended = bench.run(&[&["convert"][..], arguments].concat());

@@ -239,10 +239,14 @@ fn layers_and_sites_fit_together() {
         let layers = decoder.layers();
         let mut record = Record(Vec::new());
         decoder.forward(ids(&golden.batch(), &device), &mut record);
-        // Four sites a block, and the head's, each seen once.
-        assert_eq!(record.0.len(), 4 * decoder.blocks() + 1, "{family}");
+        // Four sites a block, the residual stream twice, and the head's input, each seen once.
+        assert_eq!(record.0.len(), 6 * decoder.blocks() + 1, "{family}");
         for layer in &layers {
-            let width = record.0.iter().find(|(site, _)| *site == layer.site).map(|(_, width)| *width);
+            let width_at = |name: &str| record.0.iter().find(|(site, _)| site == name).map(|(_, width)| *width);
+            if let Some(residual) = &layer.residual {
+                assert_eq!(width_at(residual), Some(layer.shape[0]), "{family}: {layer:?}");
+            }
+            let width = width_at(&layer.site);
             let expected = (layer.role != Role::Embedding).then_some(layer.shape[1]);
             assert_eq!(width, expected, "{family}: {layer:?}");
             let part = decoder.open(layer.section()).into_iter().find(|part| part.name == layer.name);

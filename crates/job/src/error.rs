@@ -75,7 +75,11 @@ pub enum JobError {
         path: PathBuf,
     },
     /// The name of a file says another container than was asked for.
-    #[error("{} is not the name of a file in {container}; name a folder, or a file that ends in .{expected}", .path.display())]
+    #[error(
+        "{} is not the name of a file in {container}; name {}a file that ends in .{expected}",
+        .path.display(),
+        if *.container == Container::Gguf { "" } else { "a folder, or " }
+    )]
     Extension {
         /// The file.
         path: PathBuf,
@@ -85,7 +89,7 @@ pub enum JobError {
         expected: &'static str,
     },
     /// There is no such container.
-    #[error("no container {name:?}: expected lsq, quench, safetensors, gptq, awq or compressed-tensors")]
+    #[error("no container {name:?}: expected lsq, quench, safetensors, gptq, awq, compressed-tensors or gguf")]
     UnknownContainer {
         /// What was asked for.
         name: String,

@@ -20,7 +20,7 @@ pub struct Entry {
     /// Signal-to-noise ratio of the weights against the stage's input weights, in dB: `10 log₁₀(Σ w² / Σ (ŵ − w)²)`;
     /// nothing where there is no error at all.
     pub weight_snr_db: Option<f64>,
-    /// `tr(E G Eᵀ) / tr(W G Wᵀ)` on the calibration inputs, where they were seen.
+    /// `tr(E G Eᵀ) / tr(W G Wᵀ)` on the calibration inputs, where they were seen; of the weights as feedback has moved them.
     pub output_loss: Option<f64>,
     /// The damping that the Gram matrix needed.
     pub damping: Option<f64>,

@@ -13,7 +13,7 @@
 //!            data: each tensor at its offset from here, a multiple of the alignment
 //! ```
 //!
-//! Source: ggml-org/ggml, `docs/gguf.md` and `gguf.cpp`.
+//! Source: ggml-org/ggml, the page `gguf.md` and `gguf.cpp`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

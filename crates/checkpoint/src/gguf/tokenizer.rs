@@ -3,7 +3,7 @@
 use super::container::{Kind, Metadata, Value, shown};
 use super::error::GgufError;
 
-/// A tokenizer as the metadata of GGUF spell it; `docs/gguf.md` of ggml says what each entry means.
+/// A tokenizer as the metadata of GGUF spell it; the page `gguf.md` of ggml says what each entry means.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tokenizer {
     /// Its kind: `llama` (SentencePiece), `gpt2` (byte-level BPE), ...
