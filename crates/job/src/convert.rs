@@ -417,8 +417,8 @@ mod tests {
         for container in ALL {
             assert_eq!(container.to_string().parse::<Container>().ok(), Some(container));
         }
-        let error = "gguf".parse::<Container>().unwrap_err().to_string();
-        assert!(error.contains("gguf") && error.contains("lsq, quench, safetensors, gptq"), "{error}");
+        let error = "onnx".parse::<Container>().unwrap_err().to_string();
+        assert!(error.contains("onnx") && error.contains("lsq, quench, safetensors, gptq"), "{error}");
     }
 
     #[test]

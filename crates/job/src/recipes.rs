@@ -16,6 +16,7 @@ const ALL: &[(&str, &str)] = &[
     ("gguf-q4_0", include_str!("../../../configs/gguf-q4_0.toml")),
     ("gguf-iq4_nl", include_str!("../../../configs/gguf-iq4_nl.toml")),
     ("gguf-iq4_xs", include_str!("../../../configs/gguf-iq4_xs.toml")),
+    ("gguf-q3_k", include_str!("../../../configs/gguf-q3_k.toml")),
     ("gguf-q6_k", include_str!("../../../configs/gguf-q6_k.toml")),
     ("cascade-int8-int4", include_str!("../../../configs/cascade-int8-int4.toml")),
     ("rtn-int8", include_str!("../../../configs/rtn-int8.toml")),

@@ -515,15 +515,16 @@ mod tests {
         let rule = |text: &str| {
             let text = format!("name = \"x\"\n[[rules]]\nlayers = \"*\"\n{text}\n");
             let rule = Recipe::from_toml(&text).unwrap().rules.remove(0);
-            format!("{} {:?}", rule.stages(rule.code.unwrap())[0], rule.method())
+            let method = rule.method();
+            format!("{} {} {:?}", rule.stages(rule.code.unwrap())[0], method.name(), method.search())
         };
-        assert_eq!(rule("code = \"plog5\"\nmethod = \"rtn\""), "plog5/tensor/f32 Rtn { search: AbsMax }");
+        assert_eq!(rule("code = \"plog5\"\nmethod = \"rtn\""), "plog5/tensor/f32 rtn AbsMax");
         assert_eq!(
             rule("code = \"plog5\"\nmethod = \"rtn\"\ngroup = 64\nsearch = \"gram\"\nscale = \"f16\""),
-            "plog5/64/f16 Rtn { search: Gram }"
+            "plog5/64/f16 rtn Gram"
         );
-        assert!(rule("code = \"plog5\"").starts_with("plog5/128/f16 Gptq { search: Mse"));
-        assert_eq!(rule("code = \"slog5:mu*\"\nmethod = \"rtn\""), "slog5:mu*/128/f16 Rtn { search: Mse }");
+        assert_eq!(rule("code = \"plog5\""), "plog5/128/f16 gptq Mse");
+        assert_eq!(rule("code = \"slog5:mu*\"\nmethod = \"rtn\""), "slog5:mu*/128/f16 rtn Mse");
     }
 
     #[test]
