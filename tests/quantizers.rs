@@ -651,3 +651,13 @@ fn every_layer_of_a_run_has_its_loss_in_the_ledger() {
         assert!(loss > 0.0 && loss < 0.05, "{}: {loss}", entry.layer);
     }
 }
+
+/// Nothing is left dense in silence where a method cannot do its work.
+#[test]
+fn calibration_that_never_comes_is_an_error() {
+    let mut model = open(&quench::models::spark::unpack().unwrap(), &Device::default()).unwrap();
+    let recipe = Recipe::from_toml("name = \"t\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n").unwrap();
+    let plan = recipe.plan(&model.layers()).unwrap();
+    let error = run(&mut model, &plan, &[], &mut (), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, QuantizeError::NoCalibration { .. }), "{error}");
+}

@@ -135,8 +135,12 @@ impl<I: Clone> Stage<'_, I> {
         observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Finished>, QuantizeError> {
         let (calibrated, others): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|task| task.method.needs_gram());
-        let mut finished = quantize(model, section, self.stage, &others, &Stats::default(), observe)?;
         let mut steps = self.steps(model, section, &calibrated, flow);
+        // What no batch comes by is no different, but for the error that it is.
+        let reached = |task: &&Task| steps.iter().any(|step| step.tasks.iter().any(|other| other.layer == task.layer));
+        let others: Vec<&Task> =
+            others.into_iter().chain(calibrated.into_iter().filter(|task| !reached(task))).collect();
+        let mut finished = quantize(model, section, self.stage, &others, &Stats::default(), observe)?;
         let compared = flow.before.as_ref().filter(|_| !weights.is_empty());
         let bytes: Vec<usize> = steps.iter().map(|step| step.bytes * self.batches.len()).collect();
         let spans = spans(&bytes, REFERENCES);
