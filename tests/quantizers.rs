@@ -307,7 +307,8 @@ fn pairs_and_restarts_go_on_where_descent_ends() {
         let (x, w) = problem(24, 64, 200 + index as u64);
         let g = gram64(&x);
         let gram = device_gram(&g, x.rows);
-        for target in [format!("{code}/32/f16"), format!("{code}/16/int8/2:f16")] {
+        let groups = ["32/f16", "16/int8/2:f16", "row/bf16", "tensor/f32"];
+        for target in groups.map(|group| format!("{code}/{group}")) {
             let scheme: Scheme = target.parse().unwrap();
             let of = |pairs, restarts, order| {
                 let refine = Refine { refit: true, descent: 6, pairs };

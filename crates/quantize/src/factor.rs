@@ -5,6 +5,7 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Mat, Par};
 
 use crate::Gram;
+use crate::stats::mean_diagonal;
 
 /// The factor and the damping that it took.
 pub(crate) struct Factor {
@@ -25,7 +26,7 @@ pub(crate) struct Factor {
 pub(crate) fn factor(gram: &Gram, damping: f64) -> Result<Factor, f64> {
     let n = gram.size();
     let g = gram.to_host();
-    let mean = (0..n).map(|i| f64::from(g[i * n + i])).sum::<f64>() / n as f64;
+    let mean = mean_diagonal(&g);
     // Inputs that are all zero leave every column free: any positive diagonal rounds them on their own.
     let mean = if mean > 0.0 { mean } else { 1.0 };
     let mut damping = damping;

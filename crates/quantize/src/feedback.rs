@@ -1,12 +1,12 @@
 //! What the layers before have lost, and how the next one makes up for it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 
 use crate::Gram;
 use crate::quantizer::Matrix;
-use crate::stats::{Drift, host};
+use crate::stats::{Drift, host, mean_diagonal};
 
 /// The weight whose outputs, on the inputs `x` as they are, come nearest to those of the dense network:
 ///
@@ -25,14 +25,13 @@ use crate::stats::{Drift, host};
 pub(crate) fn target(w: &Matrix, drift: &Drift<'_>, gram: &Gram, strength: f64, damping: f64) -> Option<Matrix> {
     let n = w.columns;
     let g = gram.to_host();
-    let lambda = damping * (0..n).map(|i| f64::from(g[i * n + i])).sum::<f64>() / n as f64;
+    let lambda = damping * mean_diagonal(&g);
     let h = Mat::<f64>::from_fn(n, n, |i, j| {
         0.5 * (f64::from(g[i * n + j]) + f64::from(g[j * n + i])) + if i == j { lambda } else { 0.0 }
     });
     let drift: Tensor<2> = match *drift {
         Drift::Input(drift) => {
-            let w =
-                Tensor::<2>::from_data(burn::tensor::TensorData::new(w.values.clone(), [w.rows, n]), &gram.device());
+            let w = Tensor::<2>::from_data(TensorData::new(w.values.clone(), [w.rows, n]), &gram.device());
             w.matmul(drift.clone())
         }
         Drift::Output(drift) => drift.clone(),
@@ -48,7 +47,7 @@ pub(crate) fn target(w: &Matrix, drift: &Drift<'_>, gram: &Gram, strength: f64, 
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::Device;
 
     use super::*;
 

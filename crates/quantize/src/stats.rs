@@ -67,7 +67,7 @@ impl Gram {
     pub fn importance(&self) -> Vec<f32> {
         const DAMPING: f64 = 0.01;
         let diagonal = self.diagonal();
-        let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / diagonal.len() as f64;
+        let mean = mean(&diagonal);
         if mean <= 0.0 {
             return vec![1.0; diagonal.len()];
         }
@@ -263,6 +263,16 @@ fn add(sum: &mut Option<Tensor<2>>, x: Tensor<2>) {
 fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
     let dims = x.dims();
     x.reshape([dims[..D - 1].iter().product(), dims[D - 1]])
+}
+
+/// The mean of the diagonal of a square matrix, `[n, n]`, to which damping is relative.
+pub(crate) fn mean_diagonal(g: &[f32]) -> f64 {
+    let diagonal: Vec<f32> = g.iter().step_by(g.len().isqrt() + 1).copied().collect();
+    mean(&diagonal)
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64
 }
 
 /// The values of a float tensor on the host.

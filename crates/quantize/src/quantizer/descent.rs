@@ -8,7 +8,7 @@ use super::Matrix;
 use super::fit::Fit;
 use super::solution::Solution;
 use crate::Gram;
-use crate::stats::host;
+use crate::stats::{host, mean_diagonal};
 
 /// What is done to a solution after it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl<'a> Descent<'a> {
     pub(super) fn new(w: &'a Matrix, gram: &Gram, damping: f64, refine: Refine) -> Self {
         let (n, device) = (w.columns, gram.device());
         let mut h_host = gram.to_host();
-        let mean = (0..n).map(|i| f64::from(h_host[i * n + i])).sum::<f64>() / n as f64;
+        let mean = mean_diagonal(&h_host);
         h_host.iter_mut().step_by(n + 1).for_each(|value| *value += (damping * mean) as f32);
         let h = Tensor::from_data(TensorData::new(h_host.clone(), [n, n]), &device);
         let pairs = if refine.pairs > 0 { Pairs::new(&h_host, n) } else { Pairs::default() };

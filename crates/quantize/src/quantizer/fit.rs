@@ -172,7 +172,12 @@ impl Fit {
         self.levels.grid.level(code) - zero
     }
 
-    /// Takes the scales and zero points of some rows from another grid of the same scheme.
+    /// Whether one scale serves all rows.
+    pub(super) fn is_shared(&self) -> bool {
+        self.scheme.group == Group::Tensor
+    }
+
+    /// Takes the scales and zero points of some rows from another grid of the same scheme; each row has its own.
     pub(super) fn take_rows(&mut self, other: &Self, rows: &[usize]) {
         let groups = self.groups;
         let copy = |row: usize| row * groups..(row + 1) * groups;
@@ -202,14 +207,14 @@ impl Fit {
 
     /// Where the scale of a group is stored: one serves all rows with [`Group::Tensor`].
     fn stored(&self, row: usize, group: usize) -> usize {
-        if self.scheme.group == Group::Tensor { 0 } else { row * self.groups + group }
+        if self.is_shared() { 0 } else { row * self.groups + group }
     }
 
     /// Moves the scale of `group` in every row to where a loss is least, and returns by how much it moved.
     ///
     /// - `parabolas`: `(b, c)` for each row, where a step `δ` of the scale changes the loss by `2bδ + cδ²`
     pub(super) fn step_scales(&mut self, group: usize, parabolas: &[(f64, f64)]) -> Vec<f32> {
-        if self.scheme.group == Group::Tensor {
+        if self.is_shared() {
             let sum = parabolas.iter().fold((0.0, 0.0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
             let step = self.step_scale(0, self.effective[0], sum);
             let scale = self.stored_scale(0);
@@ -279,7 +284,7 @@ impl Fit {
     ///   `2 slopes[r] δ + curvature δ²`
     pub(super) fn step_zeros(&mut self, group: usize, slopes: &[f64], curvature: f64) -> Vec<f32> {
         let top = (self.scheme.code.len() - 1) as f64;
-        let shared = self.scheme.group == Group::Tensor;
+        let shared = self.is_shared();
         let (rows, scales, groups) = (self.rows, &self.effective, self.groups);
         let Some(zeros) = &mut self.zeros else { return vec![0.0; rows] };
         let mut step_of = |at: usize, scale: f64, slope: f64, curvature: f64| {

@@ -86,6 +86,13 @@ impl Gptq<'_> {
             let mut other = fit.clone();
             let mut again = self.round(&turns, &other, &gram.device());
             descent.run(&mut other, &mut again);
+            if fit.is_shared() {
+                // Rows of one scale are taken together.
+                if gram.share(&again.errors(w), w) < gram.share(&solution.errors(w), w) {
+                    (fit, solution) = (other, again);
+                }
+                continue;
+            }
             let better = solution.take_better_rows(&again, w, gram);
             fit.take_rows(&other, &better);
         }
