@@ -4,9 +4,11 @@
 //! The data is read from `QUENCH_DATA` (default `../shared/data`); without it those tests pass with a printed line, or
 //! fail if `QUENCH_REQUIRE_DATA` is set.
 
-use std::path::{Path, PathBuf};
+#[path = "support/data.rs"]
+mod shared;
 
 use burn::tensor::{Device, Tensor};
+use shared::data;
 
 mod golden {
     mod encoder;
@@ -38,21 +40,6 @@ fn devices() -> Vec<(&'static str, Device)> {
 #[expect(deprecated)]
 fn ndarray() -> Device {
     Device::ndarray()
-}
-
-/// A part of the data, or `None` where it is absent and may be.
-fn data(part: &str) -> Option<PathBuf> {
-    let root = match std::env::var_os("QUENCH_DATA") {
-        Some(root) => PathBuf::from(root),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-    };
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("QUENCH_REQUIRE_DATA").is_none(), "{} is absent", path.display());
-    println!("skipped: {} is absent", path.display());
-    None
 }
 
 /// The first device alone: the others are held to it by the logits.

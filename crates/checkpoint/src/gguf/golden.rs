@@ -1,5 +1,8 @@
 //! Files that llama.cpp itself wrote: read, understood, and written again byte for byte.
 
+#[path = "../../../../tests/support/data.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,21 +11,7 @@ use super::container::{Contents, Elements, Entry, Planned, header, read};
 use super::{BlockType, Gguf, Tokenizer, Writer};
 use crate::{Folder, Source, dialect};
 
-/// A part of the shared data: under `QUENCH_DATA`, by default `../shared/data` beside the repository. `None`, with a printed
-/// line, where it is absent, unless `QUENCH_REQUIRE_DATA` is set.
-fn data(part: &str) -> Option<PathBuf> {
-    let root = match std::env::var_os("QUENCH_DATA") {
-        Some(root) => PathBuf::from(root),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-    };
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("QUENCH_REQUIRE_DATA").is_none(), "{} is absent", path.display());
-    println!("skipped: {} is absent", path.display());
-    None
-}
+use shared::data;
 
 /// The files of llama.cpp, those with models apart from the others.
 fn files() -> Option<(Vec<PathBuf>, Vec<PathBuf>)> {
