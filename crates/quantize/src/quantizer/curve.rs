@@ -3,7 +3,8 @@
 use quench_format::{Bits, Code, Mu};
 
 use super::Matrix;
-use super::fit::{Fit, Map, Request};
+use super::fit::{Fit, Request};
+use super::levels::Map;
 
 /// Weights that the search looks at, in whole rows; the whole matrix where it has no more.
 const SAMPLE: usize = 1 << 16;

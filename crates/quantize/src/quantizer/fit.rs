@@ -1,31 +1,12 @@
-//! Scales and zero points, found before any weight is rounded.
+//! The grid of a matrix: scales and zero points as they are stored, found before any weight is rounded and refitted afterwards.
 
-use quench_format::{Bits, Code, FloatKind, Grid, Group, Packed, Scale, Scales, Scheme, power_of_two, published};
+use quench_format::{Group, Packed, Scale, Scales, Scheme, power_of_two};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use super::levels::{Levels, Map};
+use super::search::{Finder, ScaleSearch, rounded};
 use super::{Matrix, curve};
 use crate::{CodeChoice, QuantizeError, Target};
-
-/// How the scale of a group is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScaleSearch {
-    /// The scale at which the largest weight just fits: `2 max|w| / (2^b − 1)` for integers, `max|w| / max level`
-    /// for tables, and the range `[min, max]` with zero inside for affine codes.
-    AbsMax,
-    /// The scale with the least squared error among shrunken candidates, for integers of either sign (so that the
-    /// one level more on the negative side may serve the longer tail).
-    #[default]
-    Mse,
-    /// The same candidates, by the squared error of the outputs as if inputs were not correlated: `Σ h_j (ŵ_j − w_j)²` with
-    /// the mean square `h_j` of input `j`, [`Gram::importance`](crate::Gram::importance). Needs calibration.
-    Gram,
-    /// No scale, which is the scale 1: for the published signed-log codec alone, whose weights lie in [-1, 1]. Spelled
-    /// `none`.
-    #[serde(rename = "none")]
-    Unscaled,
-}
 
 /// What is asked of the grid of a matrix.
 #[derive(Clone, Copy)]
@@ -35,61 +16,6 @@ pub(super) struct Request<'a> {
     /// What a squared error in each column counts, `[columns]`; in every column the same where absent.
     pub(super) importance: Option<&'a [f32]>,
 }
-
-/// Which level a weight goes to.
-#[derive(Clone, Copy)]
-pub(super) enum Map {
-    /// The nearest.
-    Nearest,
-    /// What the encoder of the code's own definition gives: [`published`] for its code, and the nearest for all others.
-    Own,
-}
-
-/// The levels of a code and a map to them.
-#[derive(Clone)]
-struct Levels {
-    grid: Grid,
-    /// The width of the published codec, where its own map is asked for.
-    published: Option<Bits>,
-    /// By code, the codes of the next smaller and the next larger level; itself at the ends.
-    neighbours: Vec<[u16; 2]>,
-}
-
-impl Levels {
-    fn new(code: Code, map: Map) -> Self {
-        let published = match (code, map) {
-            (Code::PublishedLog { bits }, Map::Own) => Some(bits),
-            _ => None,
-        };
-        let levels = code.levels();
-        let mut rising: Vec<u16> = (0..levels.len()).map(|code| code as u16).collect();
-        rising.sort_by(|a, b| levels[usize::from(*a)].total_cmp(&levels[usize::from(*b)]));
-        let mut neighbours = vec![[0; 2]; levels.len()];
-        for (rank, code) in rising.iter().enumerate() {
-            let above = rising.get(rank + 1).unwrap_or(code);
-            neighbours[usize::from(*code)] = [rising[rank.saturating_sub(1)], *above];
-        }
-        Self { grid: code.grid(), published, neighbours }
-    }
-
-    /// The code of `x`, a weight over its scale.
-    #[inline]
-    fn code(&self, x: f32) -> u16 {
-        match self.published {
-            None => self.grid.nearest(x),
-            Some(bits) => published::encode_one(bits, x),
-        }
-    }
-
-    /// The magnitude that an absmax scale takes the largest weight to.
-    fn top(&self) -> f32 {
-        if self.published.is_some() { 1.0 } else { self.grid.code().max_level() }
-    }
-}
-
-/// Shrink factors tried by the search, coarse steps first, then fine ones around the best.
-const COARSE: [f32; 16] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4];
-const FINE: [f32; 6] = [-0.03, -0.02, -0.01, 0.01, 0.02, 0.03];
 
 /// The grid of one matrix: for every row and group a scale and a zero point, as they will be stored.
 #[derive(Clone)]
@@ -119,8 +45,7 @@ impl Fit {
     pub(super) fn on(w: &Matrix, scheme: Scheme, request: Request<'_>, map: Map) -> Self {
         let (groups, size) = (scheme.group.groups_per_row(w.columns), scheme.group.size(w.columns));
         let levels = Levels::new(scheme.code, map);
-        let finder =
-            Finder { code: scheme.code, kind: float_kind(scheme.scale), search: request.search, levels: &levels };
+        let finder = Finder { code: scheme.code, scale: scheme.scale, search: request.search, levels: &levels };
         let found: Vec<(f32, u16)> = if scheme.group == Group::Tensor {
             let importance = request.importance.map(|importance| importance.repeat(w.rows));
             vec![finder.find(&w.values, importance.as_deref())]
@@ -352,30 +277,9 @@ impl Fit {
     }
 }
 
-/// The kind that a scale found by the search is rounded to before it is judged.
-fn float_kind(scale: Scale) -> FloatKind {
-    match scale {
-        Scale::Float(kind) => kind,
-        Scale::PowerOfTwo | Scale::Nested { .. } => FloatKind::F32,
-    }
-}
-
 /// The power of two that is stored for `scale`, whose sign is lost.
 fn power(scale: f32) -> f32 {
     power_of_two(scale.abs()).min(2.0_f32.powi(127))
-}
-
-/// Rounds `scale` to `kind`, staying inside its range.
-fn rounded(kind: FloatKind, scale: f32) -> f32 {
-    let stored = kind.round(scale);
-    if stored.is_finite() {
-        return stored;
-    }
-    match kind {
-        FloatKind::F16 => half::f16::MAX.to_f32().copysign(scale),
-        FloatKind::BF16 => half::bf16::MAX.to_f32().copysign(scale),
-        FloatKind::F32 => f32::MAX.copysign(scale),
-    }
 }
 
 /// Scales as they are stored, and as they decode.
@@ -421,126 +325,10 @@ fn outer_of(group: Group, at: usize, groups: usize) -> usize {
     }
 }
 
-/// The search for one group.
-struct Finder<'a> {
-    code: Code,
-    kind: FloatKind,
-    search: ScaleSearch,
-    levels: &'a Levels,
-}
-
-impl Finder<'_> {
-    /// The scale and the zero point of the weights `x`, whose errors count by `importance`.
-    fn find(&self, x: &[f32], importance: Option<&[f32]>) -> (f32, u16) {
-        if self.search == ScaleSearch::Unscaled {
-            return (1.0, 0);
-        }
-        let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
-        if low == high {
-            return (0.0, 0);
-        }
-        let at = |shrink: f32, sign: f32| match self.code {
-            Code::Affine { bits } => {
-                let top = (self.code.len() - 1) as f32;
-                let scale = rounded(self.kind, shrink * (high - low) / top);
-                let zero = if scale == 0.0 { 0.0 } else { (-shrink * low / scale).round_ties_even().clamp(0.0, top) };
-                debug_assert!(bits.get() <= 16);
-                (scale, zero as u16)
-            }
-            Code::Int { .. } => {
-                let span = (self.code.len() - 1) as f32;
-                (rounded(self.kind, sign * shrink * 2.0 * high.max(-low) / span), 0)
-            }
-            _ => (rounded(self.kind, shrink * high.max(-low) / self.levels.top()), 0),
-        };
-        if self.search == ScaleSearch::AbsMax {
-            return at(1.0, 1.0);
-        }
-        let signs: &[f32] = if matches!(self.code, Code::Int { .. }) { &[1.0, -1.0] } else { &[1.0] };
-        let mut best = (f64::INFINITY, 1.0, 1.0, at(1.0, 1.0));
-        let consider = |shrink: f32, sign: f32, best: &mut (f64, f32, f32, (f32, u16))| {
-            let candidate = at(shrink, sign);
-            let error = self.error(x, importance, candidate);
-            if error < best.0 {
-                *best = (error, shrink, sign, candidate);
-            }
-        };
-        for sign in signs {
-            for shrink in COARSE {
-                consider(shrink, *sign, &mut best);
-            }
-        }
-        let (_, shrink, sign, _) = best;
-        for step in FINE {
-            consider(shrink + step, sign, &mut best);
-        }
-        best.3
-    }
-
-    /// The squared error of `x` on the grid with this scale and zero point.
-    fn error(&self, x: &[f32], importance: Option<&[f32]>, (scale, zero): (f32, u16)) -> f64 {
-        if scale == 0.0 {
-            return squared_error(x, importance, |v| v);
-        }
-        let inverse = 1.0 / scale;
-        match self.code {
-            Code::Int { bits } => {
-                let half = (1u32 << (bits.get() - 1)) as f32;
-                integer_error(x, importance, scale, inverse, -half, half - 1.0)
-            }
-            Code::Affine { .. } => {
-                let zero = f32::from(zero);
-                integer_error(x, importance, scale, inverse, -zero, (self.code.len() - 1) as f32 - zero)
-            }
-            _ => squared_error(x, importance, |v| v - scale * self.levels.grid.level(self.levels.code(v * inverse))),
-        }
-    }
-}
-
-/// `Σ h error(x)²`.
-fn squared_error(x: &[f32], h: Option<&[f32]>, error: impl Fn(f32) -> f32) -> f64 {
-    let squares = x.iter().map(|v| f64::from(error(*v)).powi(2));
-    match h {
-        None => squares.sum(),
-        Some(h) => squares.zip(h).map(|(square, h)| square * f64::from(*h)).sum(),
-    }
-}
-
-/// `Σ h (x − scale · clamp(round(x / scale), low, high))²`, in a form that vectorises.
-fn integer_error(x: &[f32], h: Option<&[f32]>, scale: f32, inverse: f32, low: f32, high: f32) -> f64 {
-    // Adding and taking away 1.5 · 2²³ rounds to the nearest integer, ties to even, below 2²².
-    const ROUND: f32 = 12_582_912.0;
-    let mut sums = [0.0f32; 8];
-    let chunks = x.chunks_exact(8);
-    let error = |v: f32| {
-        let code = ((v * inverse).max(low).min(high) + ROUND) - ROUND;
-        let e = v - scale * code;
-        e * e
-    };
-    let whole = x.len() - chunks.remainder().len();
-    match h {
-        None => {
-            for chunk in chunks {
-                for (sum, v) in sums.iter_mut().zip(chunk) {
-                    *sum += error(*v);
-                }
-            }
-        }
-        Some(h) => {
-            for (chunk, h) in chunks.zip(h.chunks_exact(8)) {
-                for ((sum, v), h) in sums.iter_mut().zip(chunk).zip(h) {
-                    *sum += h * error(*v);
-                }
-            }
-        }
-    }
-    let rest = (whole..x.len()).map(|at| f64::from(error(x[at])) * h.map_or(1.0, |h| f64::from(h[at])));
-    let rest: f64 = rest.sum();
-    sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() + rest
-}
-
 #[cfg(test)]
 mod tests {
+    use quench_format::FloatKind;
+
     use super::super::solution::Solution;
     use super::*;
 
@@ -603,5 +391,21 @@ mod tests {
         let decoded = fit.pack("test", &codes, None).unwrap().decode();
         assert!(decoded[..16].iter().all(|v| *v == 0.0));
         assert!(decoded[16..].iter().all(|v| v.is_finite() && *v > 1e5));
+    }
+
+    /// Scales that have no sign are not searched among negative ones, which would be stored as zero or turned around.
+    #[test]
+    fn scales_without_a_sign() {
+        let w = Matrix { rows: 64, columns: 64, values: gaussian(64 * 64) };
+        for (scale, least) in [("uint6/4:f16", 19.0), ("e8m0", 17.0), ("int6/4:f16", 19.0)] {
+            let scheme: Scheme = format!("int4/16/{scale}").parse().unwrap();
+            let request = Request { target: scheme.into(), search: ScaleSearch::Mse, importance: None };
+            let fit = Fit::new(&w, request, Map::Nearest);
+            let decoded = Solution::plain(&w, &fit).decoded;
+            let power: f64 = w.values.iter().map(|v| f64::from(v * v)).sum();
+            let noise: f64 = w.values.iter().zip(&decoded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let snr = 10.0 * (power / noise).log10();
+            assert!(snr > least, "{scale}: {snr:.2} dB");
+        }
     }
 }

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::descent::{Descent, Refine};
-use super::fit::{Fit, Map, Request};
+use super::fit::{Fit, Request};
+use super::levels::Map;
 use super::solution::Solution;
 use super::{Matrix, Quantized};
 use crate::factor::{Factor, factor};

@@ -4,15 +4,17 @@ mod curve;
 mod descent;
 mod fit;
 mod gptq;
+mod levels;
 mod rtn;
+mod search;
 mod solution;
 
 use quench_format::{Code, Packed, Scale};
 use serde::{Deserialize, Serialize};
 
 pub use descent::Refine;
-pub use fit::ScaleSearch;
 pub use gptq::Order;
+pub use search::ScaleSearch;
 
 use fit::Request;
 

@@ -1,7 +1,8 @@
 //! Round to nearest.
 
 use super::descent::{Descent, Refine};
-use super::fit::{Fit, Map, Request};
+use super::fit::{Fit, Request};
+use super::levels::Map;
 use super::solution::Solution;
 use super::{Matrix, Quantized};
 use crate::{Gram, QuantizeError};
