@@ -4,6 +4,10 @@
 #[path = "support/data.rs"]
 mod shared;
 
+mod quantizers {
+    mod transforms;
+}
+
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
