@@ -189,6 +189,10 @@ pub struct Rule {
     /// `"f32"` for the published codec.
     #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
+    /// How the minimum of a group is kept, as `scale` is, where an affine code is to have one in place of a zero point: `"f16"`, or
+    /// `"uint6/8:f16"` for the blocks of llama.cpp.
+    #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Scale>,
     /// The quantizer: `"gptq"` or `"rtn"`.
     #[serde(default)]
     pub method: MethodName,
@@ -426,7 +430,8 @@ impl Rule {
             (Group::Columns(NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN)), FloatKind::F16)
         };
         let (group, scale) = (self.group.unwrap_or(group), self.scale.unwrap_or(Scale::Float(scale)));
-        self.cascade.iter().copied().chain([code]).map(|code| Target { code, group, scale }).collect()
+        let minimum = self.minimum;
+        self.cascade.iter().copied().chain([code]).map(|code| Target { code, group, scale, minimum }).collect()
     }
 
     /// The quantizer that this rule asks for.
