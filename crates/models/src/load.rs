@@ -114,10 +114,10 @@ impl Loader<'_> {
                     found: packed.shape().to_vec(),
                 });
             }
-            let weight = match packed.minimums() {
-                None => Weight::Quantized(QTensor::from_packed(&packed, self.device)),
+            let weight = match packed.scheme().has_kernel() {
+                true => Weight::Quantized(QTensor::from_packed(&packed, self.device)),
                 // No product serves these yet.
-                Some(_) => Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), shape), self.device)),
+                false => Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), shape), self.device)),
             };
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }

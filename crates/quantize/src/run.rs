@@ -166,7 +166,7 @@ pub(crate) fn check(flow: ControlFlow<()>) -> Result<(), QuantizeError> {
 /// machine.
 pub(crate) fn exact(packed: &Packed, before: &Weight) -> Weight {
     let device = before.devices().into_iter().next().unwrap_or_default();
-    if packed.minimums().is_some() {
+    if !packed.scheme().has_kernel() {
         // No product serves these yet.
         return Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), packed.shape()), &device));
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Matrix;
 use super::fit::Fit;
 use super::solution::Solution;
+use super::strings::Columns;
 use crate::Gram;
 use crate::stats::{host, mean_diagonal};
 
@@ -85,12 +86,20 @@ impl<'a> Descent<'a> {
         if refine.refit {
             gradient = self.refit(fit, solution, gradient);
         }
+        let mut strings = Columns::new(fit, [self.w.rows, self.w.columns]);
         for (most, pairs) in [(refine.descent, false), (refine.pairs, true)] {
+            // Neighbours in a string have no codes of their own to move.
+            if pairs && strings.is_some() {
+                continue;
+            }
             for _ in 0..most {
                 if pairs {
                     gradient = self.move_pairs(fit, solution, gradient);
                 }
-                gradient = self.sweep(fit, solution, gradient);
+                gradient = match &mut strings {
+                    Some(strings) => self.sweep_strings(strings, fit, solution, gradient),
+                    None => self.sweep(fit, solution, gradient),
+                };
                 if refine.refit {
                     gradient = self.refit(fit, solution, gradient);
                 }
@@ -200,6 +209,27 @@ impl<'a> Descent<'a> {
             if changes.iter().any(|change| *change != 0.0) {
                 let changes = self.upload(changes, width);
                 gradient = gradient + changes.matmul(self.h.clone().slice([start..end, 0..columns]));
+            }
+        }
+        gradient
+    }
+
+    /// Visits every column, the strings of which are chosen for what all other columns are.
+    fn sweep_strings(
+        &self,
+        strings: &mut Columns,
+        fit: &Fit,
+        solution: &mut Solution,
+        mut gradient: Tensor<2>,
+    ) -> Tensor<2> {
+        let Matrix { rows, columns, .. } = *self.w;
+        for start in (0..columns).step_by(BLOCK) {
+            let range = start..(start + BLOCK).min(columns);
+            let mut of_block = host(gradient.clone().slice([0..rows, range.clone()]).transpose());
+            let changes = strings.sweep(fit, solution, range.clone(), &mut of_block, &self.h_host);
+            if changes.iter().any(|change| *change != 0.0) {
+                let changes = self.upload(changes, rows).transpose();
+                gradient = gradient + changes.matmul(self.h.clone().slice([range, 0..columns]));
             }
         }
         gradient

@@ -1,5 +1,7 @@
 //! The grid of a matrix: scales and zero points as they are stored, found before any weight is rounded and refitted afterwards.
 
+use std::ops::Range;
+
 use quench_format::{Group, Offsets, Packed, Scale, Scales, Scheme, power_of_two};
 use rayon::prelude::*;
 
@@ -83,7 +85,7 @@ impl Fit {
     }
 
     /// The stored columns of a group.
-    pub(super) fn columns_of(&self, group: usize) -> std::ops::Range<usize> {
+    pub(super) fn columns_of(&self, group: usize) -> Range<usize> {
         group * self.size..((group + 1) * self.size).min(self.columns)
     }
 
@@ -125,12 +127,28 @@ impl Fit {
     }
 
     /// Whether one scale serves all rows.
-    pub(super) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.scheme.group == Group::Tensor
     }
 
-    /// Takes the scales and zero points of some rows from another grid of the same scheme; each row has its own.
-    pub(super) fn take_rows(&mut self, other: &Self, rows: &[usize]) {
+    /// Rows whose codes can only be taken from another solution together: each its own, but for those of one string, and all where
+    /// they share a scale.
+    pub(super) fn parts(&self) -> Vec<Range<usize>> {
+        match self.scheme.code.strings([self.rows, self.columns]) {
+            _ if self.is_shared() => vec![0..self.rows],
+            Some(strings) => (0..strings.bands()).map(|band| strings.rows(band)).collect(),
+            None => (0..self.rows).map(|row| row..row + 1).collect(),
+        }
+    }
+
+    /// Takes the scales and offsets of some [parts](Self::parts) from another grid of the same scheme.
+    pub(super) fn take(&mut self, other: &Self, parts: &[Range<usize>]) {
+        if self.is_shared() {
+            if !parts.is_empty() {
+                self.clone_from(other);
+            }
+            return;
+        }
         let groups = self.groups;
         let copy = |row: usize| row * groups..(row + 1) * groups;
         let take = |own: &mut Scales, other: &Scales, row: usize| match (own, other) {
@@ -140,7 +158,7 @@ impl Fit {
             }
             _ => unreachable!("both grids are of one scheme"),
         };
-        for row in rows.iter().copied() {
+        for row in parts.iter().cloned().flatten() {
             self.effective[copy(row)].copy_from_slice(&other.effective[copy(row)]);
             take(&mut self.scales, &other.scales, row);
             match (&mut self.offsets, &other.offsets) {

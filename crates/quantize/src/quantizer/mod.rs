@@ -8,6 +8,7 @@ mod levels;
 mod rtn;
 mod search;
 mod solution;
+mod strings;
 
 use quench_format::{Code, Packed, Scale};
 use serde::{Deserialize, Serialize};

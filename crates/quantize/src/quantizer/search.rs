@@ -55,6 +55,11 @@ impl Finder<'_> {
             return Found::default();
         }
         let code = self.scheme.code;
+        if let Code::Trellis(trellis) = code {
+            // Made for normal weights: a spread and no largest one.
+            let spread = (squared_error(x, None, |v| v) / x.len() as f64).sqrt();
+            return Found { scale: self.rounded(spread as f32 * trellis.gain()), ..Found::default() };
+        }
         let at = |shrink: f32, sign: f32| match code {
             Code::Affine { .. } => {
                 let top = (code.len() - 1) as f32;
