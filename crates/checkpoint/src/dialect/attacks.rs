@@ -1,0 +1,1 @@
+//! Layers in the dialects of other tools, made to break their readers.
