@@ -259,7 +259,7 @@ mod tests {
     /// The sum of the products, where the transform has butterflies.
     #[test]
     fn the_transform_is_a_product_with_hadamard_matrices() {
-        let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         let at = |i: usize, j: usize| ((i * 37 + j * 101) % 64) as f64 - 31.0;
         let mut block: Vec<f64> = (0..BLOCK * BLOCK).map(|n| at(n / BLOCK, n % BLOCK)).collect();
         transform(&mut block);
