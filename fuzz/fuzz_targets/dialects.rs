@@ -108,7 +108,7 @@ impl Input<'_> {
 
 fuzz_target!(|input: &[u8]| {
     let mut input = Input(input.iter());
-    let mut tensors = Vec::new();
+    let mut tensors: Vec<(&str, &str, Vec<usize>, usize)> = Vec::new();
     for _ in 0..input.byte() % 11 {
         let suffix = SUFFIXES[input.byte() % SUFFIXES.len()];
         let kind = input.byte();

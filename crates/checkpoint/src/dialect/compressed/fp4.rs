@@ -13,7 +13,7 @@
 //! ```
 //!
 //! **The division.** A [`Packed`] multiplies by its outer scale, which is the reciprocal of `weight_global_scale`, rounded to f32:
-//! a scale read here may differ from the tool's quotient in the last bit of f32. (The tool then rounds the weight to bf16, which
+//! a scale read here may differ from the tool's quotient in the last bits of f32. (The tool then rounds the weight to bf16, which
 //! has 16 bits fewer.) Not every f32 is the rounded reciprocal of another, about one of six is none: a matrix with such an outer
 //! scale is not written. [`writable`] gives the nearest outer scale that is.
 //!
