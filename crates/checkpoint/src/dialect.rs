@@ -8,7 +8,7 @@
 //! | [`compressed`] | `weight_packed` or `weight`, `weight_scale` | llm-compressor, vLLM, transformers |
 //! | [`bitsandbytes`] | `weight`, `weight.absmax`, `weight.quant_state.*` | bitsandbytes, transformers; only read |
 //! | [`gguf`] | one, in blocks, named for their type: `q4_k` | llama.cpp, in files of its own: [`crate::gguf`] |
-//! | [`exl3`] | `trellis`, `suh`, `svh` | exllamav3; only read, and [decoded](decoded) |
+//! | [`exl3`] | `trellis`, `suh`, `svh` | exllamav3; only read, and [`decoded`] |
 //!
 //! Our own is [`native`]. `docs/checkpoint.md` has every shape and bit order.
 

@@ -126,24 +126,30 @@ pub fn config(packed: &Packed, dense: &[String]) -> Value {
         Group::Row => "channel",
         Group::Columns(_) => "group",
     };
-    let floats = |bits: u32, strategy: &str, size: Option<usize>, scales: Option<&str>| {
+    let floats = |bits: u32, strategy: &str, size: Option<usize>| {
         json!({
             "num_bits": bits,
             "type": "float",
             "symmetric": true,
-            "strategy": strategy,
             "group_size": size,
-            "scale_dtype": scales,
-            "zp_dtype": scales,
+            "strategy": strategy,
             "dynamic": false,
         })
     };
+    let with_scales = |mut weights: Value, dtype: &str| {
+        weights["scale_dtype"] = dtype.into();
+        weights
+    };
     let (format, weights) = match Format::of(packed) {
         Format::NvFp4 => {
-            ("nvfp4-pack-quantized", floats(4, "tensor_group", Some(fp4::NVFP4_GROUP), Some("torch.float8_e4m3fn")))
+            let weights = floats(4, "tensor_group", Some(fp4::NVFP4_GROUP));
+            ("nvfp4-pack-quantized", with_scales(weights, "torch.float8_e4m3fn"))
         }
-        Format::MxFp4 => ("mxfp4-pack-quantized", floats(4, "group", Some(fp4::MXFP4_GROUP), Some("torch.uint8"))),
-        Format::Float => ("float-quantized", floats(8, shared, usize::try_from(size).ok(), None)),
+        Format::MxFp4 => {
+            let weights = floats(4, "group", Some(fp4::MXFP4_GROUP));
+            ("mxfp4-pack-quantized", with_scales(weights, "torch.uint8"))
+        }
+        Format::Float => ("float-quantized", floats(8, shared, usize::try_from(size).ok())),
         Format::Words => {
             let order = if packed.parts().order.is_some() { json!("group") } else { Value::Null };
             let weights = json!({

@@ -2,8 +2,8 @@
 //!
 //! | which | why |
 //! | --- | --- |
-//! | [`exl3`](super::exl3) | weights share bits, and are transformed |
-//! | [`bitsandbytes`](super::bitsandbytes) in FP4 | its levels are those of no code |
+//! | [`exl3`] | weights share bits, and are transformed |
+//! | [`bitsandbytes`] in FP4 | its levels are those of no code |
 //! | `bitsandbytes` with blocks over the ends of rows | groups are of one row, or of whole rows |
 //!
 //! [`Folder`](crate::Folder) shows such a layer as one dense tensor in place of those that spell it: what reads models, converts or

@@ -39,6 +39,21 @@ fn compressed_tensors_compressed_these() {
     }
 }
 
+/// What is said of them in the configuration is what the tool says.
+#[test]
+fn compressed_tensors_says_this_of_them() {
+    for name in ["nvfp4", "mxfp4", "fp8_channel", "fp8_tensor"] {
+        let source = Memory::fixture(&format!("{name}.safetensors"));
+        let packed = read(&source, "l").unwrap().unwrap();
+        let (ours, theirs) = (Dialect::Compressed.config(&packed, &[]), source.config.unwrap());
+        for key in ["quant_method", "format", "quantization_status"] {
+            assert_eq!(ours[key], theirs[key], "{name} {key}");
+        }
+        let weights = |config: &Value| config["config_groups"]["group_0"]["weights"].clone();
+        assert_eq!(weights(&ours), weights(&theirs), "{name}");
+    }
+}
+
 /// The tool divides each scale by the global one; here it is multiplied by the reciprocal, which is rounded.
 #[test]
 fn compressed_tensors_divided_these() {
