@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
 use quench_format::Packed;
 use quench_kernels::{Activations, QTensor};
 use quench_nn::{Model, Section, Weight};
@@ -165,5 +166,9 @@ pub(crate) fn check(flow: ControlFlow<()>) -> Result<(), QuantizeError> {
 /// machine.
 pub(crate) fn exact(packed: &Packed, before: &Weight) -> Weight {
     let device = before.devices().into_iter().next().unwrap_or_default();
+    if packed.minimums().is_some() {
+        // No product serves these yet.
+        return Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), packed.shape()), &device));
+    }
     Weight::Quantized(QTensor::from_packed(packed, &device).with_activations(Activations::F32))
 }
