@@ -38,7 +38,9 @@ pub enum FormatError {
         least: usize,
     },
     /// A window of a trellis code has bits that are not those of the windows after it in its column.
-    #[error("codes: window {found:#x} in row {row} of stored column {column} does not agree with its neighbours, which make it {expected:#x}")]
+    #[error(
+        "codes: window {found:#x} in row {row} of stored column {column} does not agree with its neighbours, which make it {expected:#x}"
+    )]
     Window {
         /// Row of the window.
         row: usize,

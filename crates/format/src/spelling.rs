@@ -285,8 +285,12 @@ mod tests {
         ];
         let trellis = (1_u32..=4, 8_u32..=16).prop_map(|(bits, state)| trellis(bits, state));
         let code = prop_oneof![6 => any_code(), 1 => trellis];
-        (code, any_group(), scale.clone(), prop::option::of(scale))
-            .prop_map(|(code, group, scale, minimum)| Scheme { code, group, scale, minimum })
+        (code, any_group(), scale.clone(), prop::option::of(scale)).prop_map(|(code, group, scale, minimum)| Scheme {
+            code,
+            group,
+            scale,
+            minimum,
+        })
     }
 
     #[test]
@@ -353,7 +357,8 @@ mod tests {
         for text in ["", "0", "-1", "+1", "01", "4294967296", "rows", "1.5"] {
             assert!(text.parse::<Group>().is_err(), "{text}");
         }
-        for text in ["", "f8", "int8", "int8/16", "int8/16:", "int8/16:f8", "/16:f32", "int8:f32", "trellis2:8/16:f32"] {
+        for text in ["", "f8", "int8", "int8/16", "int8/16:", "int8/16:f8", "/16:f32", "int8:f32", "trellis2:8/16:f32"]
+        {
             assert!(text.parse::<Scale>().is_err(), "{text}");
         }
         for text in [

@@ -501,6 +501,14 @@ mod tests {
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nsearch = \"grma\"\n", "did you mean `gram`?"),
             ("name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"int4:mu*\"\n", "slog2:mu*"),
             (
+                "name = \"x\"\n[[rules]]\nlayers = \"*\"\ncode = \"trellis2:12\"\n",
+                "trellis2:12/128/f16 has codes that share bits with their neighbours, and gptq chooses each on its own",
+            ),
+            (
+                "name = \"x\"\n[[rules]]\nlayers = \"*\"\ncascade = [\"trellis4:8\"]\ncode = \"int4\"\nmethod = \"rtn\"\n",
+                "and rtn chooses each on its own",
+            ),
+            (
                 "name = \"x\"\n[calibration]\nsamples = 0\n[[rules]]\nlayers = \"*\"\ncode = \"int4\"\n",
                 "calibration.samples",
             ),

@@ -148,6 +148,12 @@ impl Method {
     /// # Errors
     /// Why not, in words.
     pub(crate) fn check(&self, target: Target) -> Result<(), String> {
+        if !target.code.example().is_scalar() {
+            return Err(format!(
+                "{target} has codes that share bits with their neighbours, and {} chooses each on its own; use a code such as int4",
+                self.name()
+            ));
+        }
         let published = matches!(target.code, CodeChoice::Code(Code::PublishedLog { .. }));
         if self.search() == ScaleSearch::Unscaled && !(published && matches!(target.scale, Scale::Float(_))) {
             return Err(format!(
