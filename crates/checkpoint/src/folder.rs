@@ -207,15 +207,15 @@ impl Folder {
             }
             verified.get_or_init(|| ());
         }
-        let (rows, columns, bits) = match range.stored {
+        let rows = match range.stored {
             Stored::Plain => return Ok(view),
             Stored::Rotary { heads } => {
                 let bytes = gguf::rows_of_model(view.bytes(), range.info.shape[0], heads);
                 return TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), bytes);
             }
-            Stored::Stream { rows, columns, bits } => (rows, columns, bits),
+            Stored::Stream(rows) => rows,
         };
-        match lsq::to_words(view.bytes(), rows, columns, bits) {
+        match lsq::to_words(view.bytes(), rows) {
             Some(words) => TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), words),
             None => {
                 let reason = "the bits after its last code are not zero".to_owned();

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use quench_format::{Offsets, Packed, Scale, Scales, Scheme};
+use quench_format::{Offsets, Packed, Parts, Scale, Scales, Scheme, bits};
 
 use crate::native::NamedTensor;
 use crate::shard::{Shard, Slot};
@@ -65,7 +65,8 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
         Some(minimums) => Offsets::Minimums(minimums),
         None => scheme.has_zeros().then(|| codes(area(grid), scheme.code.len())).into(),
     };
-    let codes = codes(area(shape), scheme.code.len());
+    let strings = scheme.code.strings(shape);
+    let codes = codes(area(shape), if strings.is_some() { 1 << scheme.code.bits() } else { scheme.code.len() });
     let order = ordered.then(|| {
         let mut order: Vec<u32> = (0..shape[1] as u32).collect();
         for last in (1..order.len()).rev() {
@@ -73,7 +74,19 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
         }
         order
     });
-    Packed::from_codes(scheme, shape, &codes, scales, offsets, order).unwrap()
+    let Some(strings) = strings else {
+        return Packed::from_codes(scheme, shape, &codes, scales, offsets, order).unwrap();
+    };
+    // Any bits are a string, where any windows are not.
+    let (mut words, mut own) = (vec![0; strings.words()], &codes[..]);
+    for band in 0..strings.bands() {
+        for column in 0..shape[1] {
+            let (string, rest) = own.split_at(strings.rows(band).len());
+            bits::pack_row(string, scheme.code.bits(), &mut words[strings.string(band, column)]);
+            own = rest;
+        }
+    }
+    Packed::new(scheme, shape, Parts { codes: words, scales, offsets, order }).unwrap()
 }
 
 /// The bytes of a safetensors file with any tensors and layers, whether they fit or not, and right checksums.

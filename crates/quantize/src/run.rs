@@ -4,9 +4,8 @@ use std::error::Error;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
 use quench_format::Packed;
-use quench_kernels::{Activations, QTensor};
+use quench_kernels::Activations;
 use quench_nn::{Model, Section, Weight};
 
 use crate::ledger::{Entry, Ledger};
@@ -166,9 +165,7 @@ pub(crate) fn check(flow: ControlFlow<()>) -> Result<(), QuantizeError> {
 /// machine.
 pub(crate) fn exact(packed: &Packed, before: &Weight) -> Weight {
     let device = before.devices().into_iter().next().unwrap_or_default();
-    if !packed.scheme().has_kernel() {
-        // No product serves these yet.
-        return Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), packed.shape()), &device));
-    }
-    Weight::Quantized(QTensor::from_packed(packed, &device).with_activations(Activations::F32))
+    let mut weight = Weight::packed(packed, &device);
+    weight.set_activations(Activations::F32);
+    weight
 }

@@ -94,6 +94,44 @@ impl Strings {
         begin + column * words..begin + (column + 1) * words
     }
 
+    /// Words of the strings of one column.
+    pub fn words_per_column(&self) -> usize {
+        let last = self.bands() - 1;
+        last * self.trellis.words(TILE) + self.words_per_string(last)
+    }
+
+    /// The words of a column, those of each band with its rows.
+    ///
+    /// - `words`: `[words_per_column]`
+    ///
+    /// # Panics
+    /// If the number of words is wrong.
+    pub fn of_column<'w>(&self, words: &'w mut [u32]) -> impl Iterator<Item = (Range<usize>, &'w mut [u32])> {
+        assert!(words.len() == self.words_per_column(), "{} words for a column of {:?}", words.len(), self.shape);
+        let (strings, mut rest) = (*self, words);
+        (0..self.bands()).map(move |band| {
+            let words = rest.split_off_mut(..strings.words_per_string(band)).unwrap_or_default();
+            (strings.rows(band), words)
+        })
+    }
+
+    /// Takes the words of a column to their places among those of the matrix.
+    ///
+    /// - `column`: `[words_per_column]`
+    /// - `words`: `[words]`
+    ///
+    /// # Panics
+    /// If a number of words is wrong, or there is no such column.
+    pub fn put_column(&self, j: usize, column: &[u32], words: &mut [u32]) {
+        assert!(column.len() == self.words_per_column(), "{} words for a column of {:?}", column.len(), self.shape);
+        let mut from = column;
+        for band in 0..self.bands() {
+            let (string, rest) = from.split_at(self.words_per_string(band));
+            words[self.string(band, j)].copy_from_slice(string);
+            from = rest;
+        }
+    }
+
     /// Windows `[out, in]` of the words.
     ///
     /// # Panics

@@ -20,9 +20,6 @@ pub(super) struct Columns {
 struct Band {
     rows: Range<usize>,
     encoder: Encoder,
-    /// What is asked for, over the scales, and what an error counts.
-    x: Vec<f32>,
-    h: Vec<f32>,
     words: Vec<u32>,
     windows: Vec<u16>,
 }
@@ -37,8 +34,6 @@ impl Columns {
             let length = rows.len();
             Band {
                 encoder: trellis.encoder(length),
-                x: vec![0.0; length],
-                h: vec![0.0; length],
                 words: vec![0; trellis.words(length)],
                 windows: vec![0; length],
                 rows,
@@ -51,13 +46,8 @@ impl Columns {
     ///
     /// - `x`, `scales`: `[rows]`
     fn encode(&mut self, x: &[f32], scales: &[f32]) {
-        self.bands.par_iter_mut().for_each(|Band { rows, encoder, x: of_band, h, words, windows }| {
-            let targets = x[rows.clone()].iter().zip(&scales[rows.clone()]);
-            for ((of_band, h), (x, scale)) in of_band.iter_mut().zip(h.iter_mut()).zip(targets) {
-                // A group of zeros has scale zero; every code decodes to zero there.
-                (*of_band, *h) = if *scale == 0.0 { (0.0, 0.0) } else { (x / scale, scale * scale) };
-            }
-            encoder.encode(Sequence { x: of_band, h: Some(h), scale: 1.0 }, words);
+        self.bands.par_iter_mut().for_each(|Band { rows, encoder, words, windows }| {
+            encoder.encode(Sequence { x: &x[rows.clone()], h: None, scales: &scales[rows.clone()] }, words);
             encoder.trellis().windows(words, windows);
         });
     }
