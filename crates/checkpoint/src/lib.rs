@@ -53,6 +53,7 @@
 #![deny(missing_docs)]
 
 pub mod dialect;
+mod edited;
 mod error;
 mod file;
 mod folder;
@@ -69,6 +70,7 @@ mod source;
 mod staging;
 mod writer;
 
+pub use edited::{Edit, Edited};
 pub use error::CheckpointError;
 pub use file::{AtomicFile, write_atomically};
 pub use folder::Folder;
