@@ -123,6 +123,8 @@ build_llama() {
     local key="$llama_cpp_python, ${options[*]}, $compiler" tree=$out/llama
     if ! built llama "$key"; then
         llama_cpp "$tree" ""
+        # It ends without waiting for the thread that prints, and the last lines, the results, are lost now and then.
+        sed -i 's|^    llama_backend_free();|    common_log_flush(common_log_main());\n&|' "$tree/tools/perplexity/perplexity.cpp"
         logged llama-configure cmake_ -S "$tree" -B "$tree/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
             -DCMAKE_C_FLAGS=-w -DCMAKE_CXX_FLAGS=-w "${options[@]}"
         logged llama-build cmake_ --build "$tree/build" -j "$jobs" \
