@@ -55,7 +55,7 @@ def quench(recipe: str, threads: int) -> tuple:
     command = [QUENCH, "quantize", DENSE, "--recipe", recipe, "--calibration", tools.wiki(), "--device", "flex"]
     command += ["--output", WORK / "quench", "--force", "--quiet", "--json", report]
     cost = tools.run(command, WORK / "quench.log", threads)
-    return cost, json.loads(report.read_text())["times"]["quantize"]
+    return cost, json.loads(report.read_text())["seconds"]["quantize"]
 
 
 def main() -> None:

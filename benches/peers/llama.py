@@ -92,53 +92,59 @@ def schemes(model) -> dict:
     return {row["layer"]: row["scheme"] for row in tools.inspect(model)["rows"]}
 
 
-def main() -> bool:
-    print(f"dense, f32, llama-perplexity: {dense():.4f}\n")
-
+def recorded_scores(scores: dict) -> str:
     expected, rows = recorded(), []
-    theirs = sorted((DATA / "peers/llama.cpp").glob("*-*.gguf"))
-    scores = {file: score(file) for file in theirs}
     for file, found in scores.items():
         perplexity, kl, agreement = expected[file.name]
         rows.append([
             f"`{file.name}`", f"{found['perplexity']:.4f}", f"{perplexity:.4f}", f"{found['kl']:.6f}", f"{kl:.6f}",
             f"{found['agreement']:.3f} %", f"{agreement:.3f} %",
         ])
-    head = ["llama.cpp's file", "perplexity", "recorded", "mean KL", "recorded", "same top", "recorded"]
-    print(tools.table(head, rows), "\n")
+    return tools.table(
+        ["llama.cpp's file", "perplexity", "recorded", "mean KL", "recorded", "same top", "recorded"], rows
+    )
 
-    rows, mine = [], {}
-    for kind, other in TYPES.items():
-        mine[kind] = ours(kind)
-        rival = DATA / f"peers/llama.cpp/{other}-imx.gguf"
-        found, their = score(mine[kind]), scores[rival]
-        layout, other_layout = schemes(mine[kind]), schemes(rival)
+
+def rivals(mine: dict, scores: dict) -> str:
+    rows = []
+    for kind, file in mine.items():
+        rival = DATA / f"peers/llama.cpp/{TYPES[kind]}-imx.gguf"
+        found, their = score(file), scores[rival]
+        layout, other_layout = schemes(file), schemes(rival)
         differing = sum(other_layout[layer] != scheme for layer, scheme in layout.items())
         rows.append([
-            kind, f"{tools.size(mine[kind]):,}", f"{found['perplexity']:.4f}", f"{found['kl']:.6f} ± {found['error']:.6f}",
+            kind, f"{tools.size(file):,}", f"{found['perplexity']:.4f}", f"{found['kl']:.6f} ± {found['error']:.6f}",
             f"{found['agreement']:.3f} %", f"`{rival.name}`", f"{tools.size(rival):,}", f"{their['perplexity']:.4f}",
             f"{their['kl']:.6f} ± {their['error']:.6f}", f"{their['agreement']:.3f} %",
             f"{their['kl'] / found['kl']:.2f}", differing or "none",
         ])
     head = ["type", "bytes, ours", "perplexity", "mean KL", "same top", "llama.cpp's", "bytes", "perplexity", "mean KL",
             "same top", "KL, theirs / ours", "tensors of another type"]
-    print(tools.table(head, rows), "\n")
+    return tools.table(head, rows)
 
+
+def agreement(files: list) -> tuple[str, bool]:
+    """The table, and whether all agree."""
     rows, agree = [], True
-    for file in [WORK / "dense-f32.gguf", *mine.values(), *theirs]:
+    for file in files:
         there = strided(file)
-        ours_exact, ours_int8 = (
-            tools.evaluate(file, "--length", LENGTH, "--stride", LENGTH - 1, "--activations", activations)["perplexity"]
-            for activations in ("f32", "int8")
-        )
-        apart = ours_exact / there - 1
+        here = tools.perplexity(file, "--length", LENGTH, "--stride", LENGTH - 1)
+        apart = here / there - 1
         agree &= abs(apart) <= WORST
-        rows.append([
-            f"`{file.name}`", f"{there:.4f}", f"{ours_exact:.4f}", f"{apart:+.3%}", f"{ours_int8:.4f}",
-            f"{ours_int8 / there - 1:+.3%}", "pass" if abs(apart) <= WORST else "FAIL",
-        ])
-    head = ["file", "llama-perplexity", "quench eval", "apart", "with int8 activations", "apart", "within 0.5 %"]
-    print(tools.table(head, rows))
+        verdict = "pass" if abs(apart) <= WORST else "FAIL"
+        rows.append([f"`{file.name}`", f"{there:.4f}", f"{here:.4f}", f"{apart:+.3%}", verdict])
+    return tools.table(["file", "llama-perplexity", "quench eval", "apart", "within 0.5 %"], rows), agree
+
+
+def main() -> bool:
+    print(f"dense, f32, llama-perplexity: {dense():.4f}\n", flush=True)
+    theirs = sorted((DATA / "peers/llama.cpp").glob("*-*.gguf"))
+    scores = {file: score(file) for file in theirs}
+    print(recorded_scores(scores), "\n", flush=True)
+    mine = {kind: ours(kind) for kind in TYPES}
+    print(rivals(mine, scores), "\n", flush=True)
+    table, agree = agreement([WORK / "dense-f32.gguf", *mine.values(), *theirs])
+    print(table)
     return agree
 
 

@@ -5,7 +5,6 @@ QUENCH_DATA    models, texts and the files of other tools (default ../shared/dat
 QUENCH_PEERS   where tools and their output go (default ~/.cache/quench-peers)
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -20,6 +19,8 @@ QUENCH = os.environ.get("QUENCH", str(ROOT / "target/release/quench"))
 DATA = Path(os.environ.get("QUENCH_DATA", ROOT / "../shared/data")).resolve()
 OUT = Path(os.environ.get("QUENCH_PEERS", Path.home() / ".cache/quench-peers")).resolve()
 DENSE = DATA / "models/ref-llama"
+# What a script reads once, apart from that of the others.
+SCRATCH = OUT / "work" / Path(sys.argv[0]).stem
 
 # The protocol of `data/peers/README.md`.
 SEQUENCES, LENGTH, WINDOWS = 128, 256, 60
@@ -132,16 +133,23 @@ def wiki() -> Path:
 
 def evaluate(model: Path, *options: object) -> dict:
     """The scores that `quench eval` gives to a file or folder, against the dense model."""
-    name = hashlib.sha256(repr((str(model), options)).encode()).hexdigest()[:16]
-    scores = OUT / f"work/eval-{name}.json"
-    command = [QUENCH, "eval", model, "--against", DENSE, "--data", held_out(), "--json", scores, "--quiet", *options]
-    run(command, scores.with_suffix(".log"))
-    return json.loads(scores.read_text())["comparison"]["candidates"][0]["total"]
+    return _evaluate(model, "--against", DENSE, *options)["candidates"][0]["total"]
+
+
+def perplexity(model: Path, *options: object) -> float:
+    """The perplexity that `quench eval` gives to a file or folder."""
+    return _evaluate(model, *options)["dense"]["total"]["perplexity"]
+
+
+def _evaluate(model: Path, *options: object) -> dict:
+    scores = SCRATCH / "eval.json"
+    run([QUENCH, "eval", model, "--data", held_out(), "--json", scores, "--quiet", *options], SCRATCH / "eval.log")
+    return json.loads(scores.read_text())["comparison"]
 
 
 def inspect(model: Path) -> dict:
     """What `quench inspect` says about a file or folder."""
-    table = OUT / "work/inspect.json"
+    table = SCRATCH / "inspect.json"
     run([QUENCH, "inspect", model, "--json", table], table.with_suffix(".log"))
     return json.loads(table.read_text())
 
@@ -153,7 +161,7 @@ def size(model: Path) -> int:
 
 def convert(model: Path, to: str, out: Path) -> Path:
     """`quench convert`."""
-    run([QUENCH, "convert", model, out, "--to", to, "--force", "--quiet"], OUT / "work/convert.log")
+    run([QUENCH, "convert", model, out, "--to", to, "--force", "--quiet"], SCRATCH / "convert.log")
     return out
 
 
