@@ -5,7 +5,8 @@
 Three tables as Markdown:
 
 1. llama.cpp's files in `data/peers/llama.cpp`, scored again: they should give the figures recorded beside them.
-2. Our files of the same types, made by the recipes `gguf-*` and `quench convert --to gguf`, beside the file of llama.cpp.
+2. Our files of the same types, made by the recipes `gguf-*` and `quench convert --to gguf`, beside those of llama.cpp with
+   the importance matrix of the same calibration text; how many tensors have another type is counted.
 3. Perplexity of each file on the same positions, by `llama-perplexity` and by `quench eval`. Fails if they are more than
    0.5 % apart.
 
@@ -21,9 +22,8 @@ import tools
 from tools import DATA, DENSE, LENGTH, OUT, QUENCH, WINDOWS
 
 WORK = OUT / "work"
-# Ours -> theirs that is nearest in size. llama.cpp has no preset with Q3_K in every layer but its "small" mix, which the
-# stored files lack.
-TYPES = {"Q4_0": "Q4_0", "IQ4_NL": "IQ4_NL", "IQ4_XS": "IQ4_XS", "Q3_K": "Q3_K_M", "Q6_K": "Q6_K"}
+# Our type -> the presets of llama.cpp that it is compared with.
+TYPES = {"Q4_0": ["Q4_0"], "IQ4_NL": ["IQ4_NL"], "IQ4_XS": ["IQ4_XS"], "Q3_K": ["Q3_K_S", "Q3_K_M"], "Q6_K": ["Q6_K"]}
 WORST = 0.005
 
 
@@ -105,11 +105,23 @@ def recorded_scores(scores: dict) -> str:
     )
 
 
+def rival_of(preset: str):
+    """llama.cpp's file with the importance matrix; made from the stored matrix if it is not stored itself."""
+    stored, made = DATA / f"peers/llama.cpp/{preset}-imx.gguf", OUT / f"files/{preset}-imx.gguf"
+    if stored.exists():
+        return stored
+    if not made.exists():
+        command = [tools.llama("llama-quantize"), "--imatrix", DATA / "peers/llama.cpp/imatrix.gguf"]
+        tools.run([*command, WORK / "dense-f32.gguf", made, preset, 1], WORK / f"{preset}.log")
+    return made
+
+
 def rivals(mine: dict, scores: dict) -> str:
     rows = []
-    for kind, file in mine.items():
-        rival = DATA / f"peers/llama.cpp/{TYPES[kind]}-imx.gguf"
-        found, their = score(file), scores[rival]
+    for kind, preset in ((kind, preset) for kind in mine for preset in TYPES[kind]):
+        file, rival = mine[kind], rival_of(preset)
+        scores |= {each: score(each) for each in (file, rival) if each not in scores}
+        found, their = scores[file], scores[rival]
         layout, other_layout = schemes(file), schemes(rival)
         differing = sum(other_layout[layer] != scheme for layer, scheme in layout.items())
         rows.append([

@@ -1,6 +1,7 @@
 """Whether the reference libraries and we read the same from the same file.
 
-    QUENCH=target/release/quench benches/peers/readers.py
+    QUENCH=target/release/quench benches/peers/readers.py             all
+    QUENCH=target/release/quench benches/peers/readers.py 'auto-*'    those whose name in the table is like this
 
 Our checkpoints in GPTQ's layout are loaded by GPTQModel, those of compressed-tensors by transformers, and the other way round
 the files that GPTQModel, AutoRound and llm-compressor wrote are read by us. For every file:
@@ -13,8 +14,10 @@ the files that GPTQModel, AutoRound and llm-compressor wrote are read by us. For
 Prints a Markdown table; the exit code is 1 if a row fails.
 """
 
+import fnmatch
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -50,15 +53,29 @@ def quantized(name: str):
     return folder
 
 
-def files():
+def with_tokenizer(folder):
+    """A stored folder, as links, with the tokenizer that GPTQModel wants beside the weights."""
+    whole = WORK / folder.name
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir()
+    for file in [*folder.iterdir(), *DENSE.glob("tokenizer*")]:
+        (whole / file.name).symlink_to(file)
+    return whole
+
+
+def files(wanted: list):
     """All that is compared: who wrote it, its name, the library that reads it, and where it is."""
+    like = lambda name: any(fnmatch.fnmatch(name, glob) for glob in wanted or ["*"])
     for name in OURS:
         for dialect, reader in DIALECTS.items():
-            yield "Quench", f"{name}, {dialect}", reader, tools.convert(quantized(name), dialect, WORK / f"{name}-{dialect}")
+            if like(f"{name}, {dialect}"):
+                out = tools.convert(quantized(name), dialect, WORK / f"{name}-{dialect}")
+                yield "Quench", f"{name}, {dialect}", reader, out
     for folder in sorted((DATA / "peers").iterdir()):
         writer = folder.name.split("-w")[0]
-        if (folder / "config.json").exists():
-            yield writer, folder.name, "transformers" if writer == "llm-compressor" else "gptqmodel", folder
+        if (folder / "config.json").exists() and like(folder.name):
+            reader = "transformers" if writer == "llm-compressor" else "gptqmodel"
+            yield writer, folder.name, reader, with_tokenizer(folder)
 
 
 def logits(jobs: list, windows) -> None:
@@ -79,7 +96,7 @@ def main() -> bool:
 
     dense = WORK / "dense.npy"
     jobs, compared = [{"reader": "transformers", "model": str(DENSE), "out": str(dense)}], []
-    for at, (writer, name, reader, folder) in enumerate(files()):
+    for at, (writer, name, reader, folder) in enumerate(files(sys.argv[1:])):
         decoded = tools.convert(folder, "safetensors", WORK / f"decoded-{at}")
         there, here = WORK / f"library-{at}.npy", WORK / f"decoded-{at}.npy"
         jobs.append({"reader": reader, "model": str(folder), "out": str(there)})
