@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Builds the peers of the kernel benchmark, each as one shared library with the functions of peer.h.
+# Builds the peers of the kernel benchmark, each as one shared library with the functions of peer.h; and llama.cpp's own
+# tools, for the comparison of files.
 #
-#   benches/peers/build.sh              all that can be built here
+#   benches/peers/build.sh              all peers of the kernel benchmark that can be built here
 #   benches/peers/build.sh ggml candle  these
+#   benches/peers/build.sh llama        llama-quantize, llama-imatrix and llama-perplexity
 #
 # ggml     llama.cpp's, from the source package of llama-cpp-python
 # ik       ik_llama.cpp's, from a git clone: QUENCH_IK=PATH (bare or not), or ik_llama.cpp beside the libraries
 # candle   candle-core from its crate
+# llama    the tools of the llama.cpp in the same source package, in llama/build/bin
 #
 # QUENCH_PEERS   where sources, builds and libraries go (default ~/.cache/quench-peers)
 # JOBS           how many compilers run at once (default: one for each core)
@@ -87,25 +90,48 @@ built() {
 
 compiler=$(g++ --version | head -1)
 
+# llama_cpp FOLDER PATH: PATH of the llama.cpp in the source package, as FOLDER, made anew.
+llama_cpp() {
+    local package=llama_cpp_python-$llama_cpp_python
+    [[ -f $out/$package.tar.gz ]] ||
+        logged llama-download python -m pip download --no-deps --no-binary llama-cpp-python -d "$out" \
+            "llama-cpp-python==$llama_cpp_python"
+    echo "$llama_cpp_python_sha256  $out/$package.tar.gz" | sha256sum --check --quiet
+    rm -rf "$1"
+    mkdir -p "$1"
+    tar -xzf "$out/$package.tar.gz" -C "$1" --strip-components=3 "$package/vendor/llama.cpp${2:+/$2}"
+    # GCC 12 believes that loading a tile configuration reads 8 of its 64 bytes, drops what sets the others, and the
+    # AMX kernels die of an illegal instruction.
+    sed -i 's|^    _tile_loadconfig(&tc);|    __asm__ volatile("" : : "r"(\&tc) : "memory");\n&|' \
+        "$1/ggml/src/ggml-cpu/amx/mmq.cpp"
+}
+
 build_ggml() {
     # Its own threads, which can be told to rest; OpenMP's can not.
     local options=(-DGGML_OPENMP=OFF -DGGML_LLAMAFILE=ON)
-    local package=llama_cpp_python-$llama_cpp_python key="$llama_cpp_python, ${options[*]}, $compiler" tree=$out/ggml
+    local key="$llama_cpp_python, ${options[*]}, $compiler"
     if ! built ggml "$key"; then
-        [[ -f $out/$package.tar.gz ]] ||
-            logged ggml-download python -m pip download --no-deps --no-binary llama-cpp-python -d "$out" \
-                "llama-cpp-python==$llama_cpp_python"
-        echo "$llama_cpp_python_sha256  $out/$package.tar.gz" | sha256sum --check --quiet
-        rm -rf "$tree"
-        mkdir -p "$tree"
-        tar -xzf "$out/$package.tar.gz" -C "$tree" --strip-components=3 "$package/vendor/llama.cpp/ggml"
-        # GCC 12 believes that loading a tile configuration reads 8 of its 64 bytes, drops what sets the others, and the
-        # AMX kernels die of an illegal instruction.
-        sed -i 's|^    _tile_loadconfig(&tc);|    __asm__ volatile("" : : "r"(\&tc) : "memory");\n&|' \
-            "$tree/ggml/src/ggml-cpu/amx/mmq.cpp"
+        llama_cpp "$out/ggml" ggml
         static_ggml ggml "$key" "${options[@]}"
     fi
     shim ggml "ggml of llama-cpp-python $llama_cpp_python"
+}
+
+build_llama() {
+    local options=(-DGGML_NATIVE=ON -DGGML_CCACHE=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=OFF
+        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF)
+    local key="$llama_cpp_python, ${options[*]}, $compiler" tree=$out/llama
+    if ! built llama "$key"; then
+        llama_cpp "$tree" ""
+        # It ends without waiting for the thread that prints, and the last lines, the results, are lost now and then.
+        sed -i 's|^    llama_backend_free();|    common_log_flush(common_log_main());\n&|' "$tree/tools/perplexity/perplexity.cpp"
+        logged llama-configure cmake_ -S "$tree" -B "$tree/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+            -DCMAKE_C_FLAGS=-w -DCMAKE_CXX_FLAGS=-w "${options[@]}"
+        logged llama-build cmake_ --build "$tree/build" -j "$jobs" \
+            --target llama-quantize llama-imatrix llama-perplexity
+        echo "$key" >"$tree/key"
+    fi
+    echo "llama: $tree/build/bin"
 }
 
 build_ik() {
@@ -136,6 +162,6 @@ build_candle() {
 
 [[ $# -gt 0 ]] || set -- ggml ik candle
 for peer in "$@"; do
-    declare -F "build_$peer" >/dev/null || fail "no peer '$peer'; there are: ggml ik candle"
+    declare -F "build_$peer" >/dev/null || fail "no peer '$peer'; there are: ggml ik candle llama"
     "build_$peer"
 done

@@ -19,6 +19,10 @@ use crate::shard::{Shard, Slot};
 use crate::source::{TensorInfo, TensorView};
 use crate::{CheckpointError, Source};
 
+/// What every safetensors file says of itself unless it was told otherwise. Python's accelerate, and with it GPTQModel,
+/// refuses a file with metadata that lack it.
+const LAYOUT: (&str, &str) = ("format", "pt");
+
 /// Bytes of a tensor, at hand or to be made when its turn comes.
 pub enum Bytes<'a> {
     /// In memory.
@@ -250,7 +254,11 @@ impl<'a> Writer<'a> {
     ///
     /// Errors: [`CheckpointError::Stopped`] if told to, else as [`Writer::finish`], with the same effect.
     pub fn finish_with(self, observe: &mut Observe<'_>) -> Result<Written, CheckpointError> {
-        let Self { target, units, metadata, .. } = self;
+        let Self { target, units, mut metadata, .. } = self;
+        if !matches!(target, Target::Lsq(_)) {
+            let (key, value) = LAYOUT;
+            metadata.entry(key.into()).or_insert_with(|| value.into());
+        }
         let (folder, max_shard_bytes) = match target {
             Target::Folder { folder, max_shard_bytes } => (folder, max_shard_bytes),
             Target::Safetensors(path) => {
@@ -523,6 +531,32 @@ mod tests {
         };
         for limit in [u64::MAX, 300] {
             assert_eq!(write(limit), write(limit));
+        }
+    }
+
+    #[test]
+    fn every_safetensors_file_says_that_its_tensors_lie_as_in_pytorch() {
+        let format = |file: &Path| {
+            let bytes = fs::read(file).unwrap();
+            let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+            header.metadata().as_ref().unwrap()["format"].clone()
+        };
+        let folder = folder();
+        let mut shards = Writer::create(folder.path(), 100).unwrap();
+        (0..3).for_each(|at| add(&mut shards, &format!("t{at}"), 60, 0));
+        let files = shards.finish().unwrap().files;
+        assert_eq!(
+            files.iter().filter(|file| !file.ends_with(INDEX)).map(|file| format(file)).collect::<Vec<_>>(),
+            ["pt"; 3]
+        );
+
+        let file = folder.path().join("one.safetensors");
+        for (told, expected) in [(None, "pt"), (Some("mlx"), "mlx")] {
+            let mut writer = Writer::safetensors(&file);
+            told.into_iter().for_each(|value| writer.metadata("format", value));
+            add(&mut writer, "t", 4, 0);
+            writer.finish().unwrap();
+            assert_eq!(format(&file), expected);
         }
     }
 

@@ -146,7 +146,8 @@ fn ones(width: u32) -> u32 {
     (0..32 / width).fold(0, |word, field| word | 1 << (field * width))
 }
 
-/// The tensors of `packed` in version 1, which every tool reads.
+/// The tensors of `packed`: a symmetric grid in version 1, which every tool reads, and zero points in version 2. Version 1 has no
+/// place for a zero point of 0, and GPTQModel loads zero points in version 1 only from files of its own.
 ///
 /// Errors: what the dialect cannot express exactly.
 pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
@@ -168,14 +169,11 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     let size = packed.scheme().group.size(columns);
     let members = members.unwrap_or_else(|| (0..columns).map(|column| (column / size) as u32).collect());
     let zeros = match packed.zero_values() {
-        None => vec![1u16 << (width - 1); rows * groups],
+        // One less than the middle, in version 1.
+        None => vec![(1u16 << (width - 1)) - 1; rows * groups],
         Some(zeros) => zeros.into_iter().map(|zero| zero as u16).collect(),
     };
-    let zeros = turned(&zeros, [rows, groups]);
-    let zero_words = match width {
-        3 => bits::pack(&zeros.iter().map(|zero| (zero + 7) % 8).collect::<Vec<_>>(), rows, width),
-        _ => bits::pack(&zeros, rows, width).into_iter().map(|word| word.wrapping_sub(ones(width))).collect(),
-    };
+    let zero_words = bits::pack(&turned(&zeros, [rows, groups]), rows, width);
     let words = bits::pack(&codes, columns, width);
     let depth = words.len() / rows;
     let tensor = |suffix: &str, dtype, shape: Vec<usize>, bytes| NamedTensor {
@@ -197,7 +195,7 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
 pub fn config(packed: &Packed) -> Value {
     json!({
         "quant_method": "gptq",
-        "checkpoint_format": "gptq",
+        "checkpoint_format": if packed.scheme().code.is_affine() { "gptq_v2" } else { "gptq" },
         "bits": packed.scheme().code.bits(),
         "group_size": group_size(packed),
         "sym": !packed.scheme().code.is_affine(),

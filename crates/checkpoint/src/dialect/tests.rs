@@ -101,11 +101,15 @@ fn zeros_of_version_1_are_one_less_in_whole_words() {
     let before =
         Packed::from_codes(scheme, [32, 32], &codes, Scales::Float(vec![0.5; 32]), Some(zeros.clone()), None).unwrap();
     let mut source = Memory::new(gptq::tensors("l", &before).unwrap());
-    let first = u32::from_le_bytes(source.tensors["l.qzeros"].bytes[..4].try_into().unwrap());
-    assert_eq!(first, 0x88f8_8880u32.wrapping_sub(0x1111_1111));
-    assert_eq!(gptq::read(&source, "l").unwrap(), before);
+    let words = bits::pack(&zeros, 32, 4);
+    assert_eq!(words[0], 0x88f8_8880);
+    assert_eq!(source.tensors["l.qzeros"].bytes, word_bytes(words.clone()), "version 2 is written");
+    assert_eq!(Dialect::Gptq.config(&before, &[])["checkpoint_format"], "gptq_v2");
     source.config = Some(json!({ "checkpoint_format": "gptq_v2" }));
-    source.change("l.qzeros", |tensor| tensor.bytes = word_bytes(bits::pack(&zeros, 32, 4)));
+    assert_eq!(gptq::read(&source, "l").unwrap(), before);
+    source.config = Some(json!({ "checkpoint_format": "gptq" }));
+    let first: Vec<u32> = words.iter().map(|word| word.wrapping_sub(0x1111_1111)).collect();
+    source.change("l.qzeros", |tensor| tensor.bytes = word_bytes(first));
     assert_eq!(gptq::read(&source, "l").unwrap(), before);
 }
 
