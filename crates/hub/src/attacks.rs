@@ -147,7 +147,9 @@ fn the_token_goes_to_the_hub_and_to_nobody_else() {
 
 #[test]
 fn an_address_that_leads_nowhere_is_an_error() {
-    for (location, words) in [("", "no address"), ("ftp://x/y", "not encrypted"), ("/owner/name/model.safetensors", "more than 10")] {
+    for (location, words) in
+        [("", "no address"), ("ftp://x/y", "not encrypted"), ("/owner/name/model.safetensors", "more than 10")]
+    {
         let server = hub(move |_, _| Some(Reply::new(302, "").with("Location", location)));
         let error = User::of(&server).fails("hf:owner/name");
         assert!(error.contains(words), "{location}: {error}");

@@ -102,11 +102,7 @@ impl Client {
         if host.is_some_and(|host| host == "localhost" || host.starts_with("127.")) {
             config = config.proxy(None);
         }
-        Ok(Self {
-            agent: config.build().into(),
-            endpoint: settings.endpoint.clone(),
-            token: settings.token.clone(),
-        })
+        Ok(Self { agent: config.build().into(), endpoint: settings.endpoint.clone(), token: settings.token.clone() })
     }
 
     /// The address of the hub.
@@ -205,7 +201,10 @@ fn next(url: &str, location: &str) -> Result<String, HubError> {
 /// What went wrong on the way, in words; a fault of the address or of a certificate stays one.
 fn failure(url: &str, error: ureq::Error) -> Failure {
     match error {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+        ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::Protocol(_)
+        | ureq::Error::LargeResponseHeader(..) => {
             Failure::Final(HubError::Answer { url: url.to_owned(), reason: error.to_string() })
         }
         error => Failure::Unreachable(error.to_string()),
@@ -217,9 +216,9 @@ fn words(response: &mut Response<Body>) -> String {
     let mut bytes = Vec::new();
     let _ = response.body_mut().as_reader().take(64 << 10).read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes);
-    let said = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|json| {
-        json.get("error").and_then(|error| error.as_str()).map(str::to_owned)
-    });
+    let said = serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|json| json.get("error").and_then(|error| error.as_str()).map(str::to_owned));
     let is_page = text.trim_start().starts_with('<');
     let text = said.unwrap_or_else(|| if is_page { String::new() } else { text.into_owned() });
     let line = text.lines().next().unwrap_or_default().trim();

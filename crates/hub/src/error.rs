@@ -7,15 +7,16 @@ use std::path::PathBuf;
 const TOKEN: &str = "give a token of that account: set HF_TOKEN, or log in with `hf auth login`";
 
 /// The same for a repository that may not be there at all.
-const PRIVATE: &str =
-    "or give a token of an account that may read it: set HF_TOKEN, or log in with `hf auth login`";
+const PRIVATE: &str = "or give a token of an account that may read it: set HF_TOKEN, or log in with `hf auth login`";
 
 /// A model that cannot be had from the hub; every variant names it, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// The text is no reference.
-    #[error("`{text}` names no model on the hub: {reason}; write hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE.gguf")]
+    #[error(
+        "`{text}` names no model on the hub: {reason}; write hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE.gguf"
+    )]
     Reference {
         /// What was typed.
         text: String,
@@ -66,7 +67,9 @@ pub enum HubError {
     },
 
     /// The token is not valid.
-    #[error("{endpoint} does not accept the token from {origin} (HTTP {status}): it is mistyped, expired, or not for this model; make one at {endpoint}/settings/tokens")]
+    #[error(
+        "{endpoint} does not accept the token from {origin} (HTTP {status}): it is mistyped, expired, or not for this model; make one at {endpoint}/settings/tokens"
+    )]
     Token {
         /// The address of the hub.
         endpoint: String,
@@ -130,7 +133,9 @@ pub enum HubError {
     },
 
     /// An index names a shard that the repository lacks.
-    #[error("`{index}` of {repository} names {shard}, which is not there: the repository is not complete, choose another revision")]
+    #[error(
+        "`{index}` of {repository} names {shard}, which is not there: the repository is not complete, choose another revision"
+    )]
     MissingShard {
         /// `OWNER/NAME`.
         repository: String,
@@ -154,7 +159,9 @@ pub enum HubError {
     },
 
     /// A download broke off more often than it was taken up again.
-    #[error("the download of {file} broke off at {have} of {size} bytes: {reason}; what is there is kept, and the same command goes on from it")]
+    #[error(
+        "the download of {file} broke off at {have} of {size} bytes: {reason}; what is there is kept, and the same command goes on from it"
+    )]
     Broken {
         /// The file.
         file: String,
@@ -167,7 +174,9 @@ pub enum HubError {
     },
 
     /// A file has another length than the hub says.
-    #[error("{file} should have {expected} bytes, and {found} were sent: what came was thrown away; run the command again, and if it fails again, its source is damaged")]
+    #[error(
+        "{file} should have {expected} bytes, and {found} were sent: what came was thrown away; run the command again, and if it fails again, its source is damaged"
+    )]
     Length {
         /// The file.
         file: String,

@@ -135,8 +135,14 @@ mod tests {
     fn one_set_of_weights_and_what_belongs_to_it() {
         for (names, expected) in [
             (
-                &["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"]
-                    [..],
+                &[
+                    "README.md",
+                    "config.json",
+                    "model.safetensors",
+                    "pytorch_model.bin",
+                    "onnx/model.onnx",
+                    "tf_model.h5",
+                ][..],
                 &["config.json", "README.md", "model.safetensors"][..],
             ),
             (

@@ -177,9 +177,12 @@ impl Hub {
             return Ok(Identified { name, url, size: *size, etag: etag.clone() });
         }
         let answer = self.client.get(&url, 0).map_err(|failure| match failure {
-            Failure::Unreachable(reason) => {
-                HubError::Broken { file: format!("{repository}/{name}"), have: 0, size: entry.size.unwrap_or(0), reason }
-            }
+            Failure::Unreachable(reason) => HubError::Broken {
+                file: format!("{repository}/{name}"),
+                have: 0,
+                size: entry.size.unwrap_or(0),
+                reason,
+            },
             Failure::Refused { status, code, message } => self.refused(reference, status, &code, message),
             Failure::Final(error) => error,
         })?;
@@ -235,9 +238,7 @@ impl Hub {
             (_, "RevisionNotFound", _) => HubError::NoRevision { repository, revision: revision(), endpoint },
             (_, "RepoNotFound", _) => HubError::NoRepository { repository, endpoint, token },
             // A hub without these words says the same of a wrong token and of what must not be seen.
-            (401 | 403, _, Some(token)) => {
-                HubError::Token { endpoint, origin: token.origin().to_owned(), status }
-            }
+            (401 | 403, _, Some(token)) => HubError::Token { endpoint, origin: token.origin().to_owned(), status },
             (401, _, None) => HubError::NoRepository { repository, endpoint, token },
             (403, _, None) => HubError::Gated { repository, endpoint, token },
             (404, ..) if message.to_lowercase().contains("revision") => {
@@ -435,7 +436,8 @@ mod tests {
 
     #[test]
     fn shards_are_those_of_the_index() {
-        let index = br#"{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#;
+        let index =
+            br#"{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#;
         let mut model = Repository::new(&[
             ("config.json", b"{}".to_vec()),
             ("model.safetensors.index.json", index.to_vec()),

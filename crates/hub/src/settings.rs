@@ -134,9 +134,8 @@ impl Settings {
             endpoint,
             cache: Cache::new(path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub"))),
             token,
-            offline: offline.is_some_and(|word| {
-                ["1", "true", "yes", "on"].iter().any(|yes| word.eq_ignore_ascii_case(yes))
-            }),
+            offline: offline
+                .is_some_and(|word| ["1", "true", "yes", "on"].iter().any(|yes| word.eq_ignore_ascii_case(yes))),
             certificates: path("SSL_CERT_FILE"),
             patience: Patience::default(),
         })

@@ -32,7 +32,8 @@ impl Request {
 
     /// The first byte that is asked for.
     pub(crate) fn start(&self) -> usize {
-        let range = self.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range =
+            self.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         range.unwrap_or(0)
     }
 }
@@ -200,10 +201,8 @@ impl Repository {
         let reply = match start {
             0 => Reply::new(200, bytes.clone()),
             _ if start >= bytes.len() => return Reply::new(416, ""),
-            _ => Reply::new(206, &bytes[start..]).with(
-                "Content-Range",
-                format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
-            ),
+            _ => Reply::new(206, &bytes[start..])
+                .with("Content-Range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len())),
         };
         reply.with("ETag", format!("\"{etag}\"")).with("X-Repo-Commit", &self.commit)
     }
@@ -254,11 +253,7 @@ impl User {
             token: None,
             offline: false,
             certificates: None,
-            patience: Patience {
-                attempts: 3,
-                pause: Duration::from_millis(1),
-                silence: Duration::from_millis(500),
-            },
+            patience: Patience { attempts: 3, pause: Duration::from_millis(1), silence: Duration::from_millis(500) },
         };
         Self { folder, settings }
     }
