@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use burn::tensor::Device;
-use quench::hub::{HubError, Reference};
+use quench::hub::{Cache, HubError, Reference};
 use quench::models::text::TextSource;
 use quench::models::{Decoder, Tokenizer, open, spark};
 use quench::nn::Model;
@@ -58,6 +58,11 @@ pub fn folder(model: &Path, quiet: bool) -> anyhow::Result<Cow<'_, Path>> {
         );
     }
     Ok(Cow::Borrowed(model))
+}
+
+/// How to name the model in this folder in a command: one that was downloaded by its name on the hub.
+pub fn spelled(folder: &Path) -> String {
+    Cache::reference(folder).map_or_else(|| folder.display().to_string(), |reference| reference.to_string())
 }
 
 /// The texts of the embedded model: a folder with a file per language.
@@ -116,6 +121,13 @@ mod tests {
         assert_eq!(reference(Path::new("./hf:a/b")).unwrap(), None);
         let error = folder(Path::new("hf:gpt2"), true).unwrap_err().to_string();
         assert!(error.contains("`gpt2` has no owner") && error.contains("hf:OWNER/NAME"), "{error}");
+    }
+
+    #[test]
+    fn a_downloaded_model_is_called_as_it_was() {
+        let folder = Cache::new("/hub").snapshot("a/b", "0123456789abcdef0123456789abcdef01234567");
+        assert_eq!(spelled(&folder), "hf:a/b@0123456789abcdef0123456789abcdef01234567");
+        assert_eq!(spelled(Path::new("a/b")), "a/b");
     }
 
     #[test]

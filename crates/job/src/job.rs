@@ -14,6 +14,7 @@ use quench_quantize::recipe::Evaluation;
 use quench_quantize::{Entry, Event, Ledger, Plan, QuantizeError, Recipe, run};
 
 use crate::JobError;
+use crate::card::{Base, card};
 use crate::fingerprint::Fingerprint;
 use crate::journal::DiskJournal;
 use crate::report::{CascadeVerdict, Report, Seconds, Size};
@@ -241,21 +242,7 @@ impl Job {
 
         let clock = Instant::now();
         broken(observe(Step::Phase { name: "save", total: 1 }), &work)?;
-        let save = Save {
-            folder: dense.path(),
-            dense: model.source().as_ref(),
-            marks: model.marks(),
-            sections: &sections,
-            recipe: &self.recipe,
-            plan: &plan,
-            ledger: &ledger,
-            gates: &verdict,
-            max_shard_bytes: MAX_SHARD_BYTES,
-        };
-        save.write(&staging.model())?;
-        seconds.save = clock.elapsed().as_secs_f64();
-
-        Ok(Report {
+        let mut report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
             output: self.output.clone(),
@@ -269,7 +256,24 @@ impl Job {
             gates,
             calibration: inputs.size,
             seconds,
-        })
+        };
+        let base = Base::of(&self.model)?;
+        let save = Save {
+            folder: dense.path(),
+            dense: model.source().as_ref(),
+            marks: model.marks(),
+            sections: &sections,
+            recipe: &self.recipe,
+            plan: &report.plan,
+            ledger: &report.ledger,
+            gates: &verdict,
+            card: &card(&report, M::KIND, &base),
+            base_card: base.card.as_deref(),
+            max_shard_bytes: MAX_SHARD_BYTES,
+        };
+        save.write(&staging.model())?;
+        report.seconds.save = clock.elapsed().as_secs_f64();
+        Ok(report)
     }
 
     fn staging(&self) -> Result<Staging, JobError> {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
-use quench_models::{Decoder, Tokenizer, ids};
+use quench_models::{Decoder, Kind, Tokenizer, ids};
 use quench_quantize::recipe::{Calibration, Evaluation};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +23,8 @@ pub(crate) struct Texts {
 
 impl Subject for Decoder {
     type Tasks = Texts;
+
+    const KIND: Kind = Kind::Decoder;
 
     const DATA: &'static str = "text";
 
