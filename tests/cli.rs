@@ -106,7 +106,7 @@ fn a_model_of_the_hub_by_its_name() {
     let run = |arguments: &[&str], offline: &str| {
         let mut command = bench.command(arguments);
         command.env("HF_HUB_CACHE", bench.at("cache")).env("HF_ENDPOINT", &address).env("HF_HUB_OFFLINE", offline);
-        ended(command.env_remove("HF_TOKEN"))
+        ended(command.env_remove("HF_TOKEN").env("HF_TOKEN_PATH", bench.at("no token")))
     };
     run(&["inspect", "hf:owner/name"], "1").refuses(&["hf:owner/name", "HF_HUB_OFFLINE", "no whole copy"]).unwrap();
     run(&["inspect", "hf:owner/other"], "").refuses(&["no model owner/other", "HF_TOKEN"]).unwrap();

@@ -22,7 +22,10 @@ fn answer(mut stream: TcpStream, folder: &Path) -> Option<()> {
     let path = lines.next()?.ok()?.split([' ', '?']).nth(1)?.to_owned();
     while !lines.next()?.ok()?.is_empty() {}
     let (status, etag, body) = match path.strip_prefix(&format!("/owner/name/resolve/{COMMIT}/")) {
-        Some(name) => (200, format!("{:0>40}", name.len()), fs::read(folder.join(name)).ok()?),
+        Some(name) => {
+            let etag = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+            (200, etag, fs::read(folder.join(name)).ok()?)
+        }
         None if path == "/api/models/owner/name/revision/main" => (200, String::new(), list(folder).into_bytes()),
         None => (404, String::new(), b"no such model".to_vec()),
     };

@@ -92,7 +92,7 @@ impl Cache {
         let link = || {
             make_parent(&path)?;
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => place(&blob, etag, file, &path),
             }
         };

@@ -141,6 +141,11 @@ impl Client {
                 status @ (408 | 429 | 500..) => {
                     return Err(Failure::Unreachable(format!("HTTP {status}: {}", words(&mut response))));
                 }
+                // An address that the hub made for this once has expired; it makes another one.
+                status if !trusted => {
+                    let host = origin(&url).map(|(_, host, _)| host).unwrap_or_default();
+                    return Err(Failure::Unreachable(format!("{host} says HTTP {status}: {}", words(&mut response))));
+                }
                 status => {
                     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
                     let code = header("x-error-code").unwrap_or_default().to_owned();

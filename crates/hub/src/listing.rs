@@ -65,8 +65,10 @@ impl Listing {
         if !is_commit(&answer.sha) {
             return Err(format!("`{}` is no commit", answer.sha));
         }
-        let entries = answer.siblings.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { commit: answer.sha, entries })
+        // What is named here becomes a path. A name that would lead elsewhere, or that some system does not have, is no
+        // file of a model.
+        let inside = answer.siblings.into_iter().filter(|sibling| is_inside(&sibling.rfilename));
+        Ok(Self { commit: answer.sha, entries: inside.map(Entry::from).collect() })
     }
 
     /// The file of that name.
@@ -80,20 +82,14 @@ impl Listing {
     }
 }
 
-impl TryFrom<Sibling> for Entry {
-    type Error = String;
-
-    fn try_from(sibling: Sibling) -> Result<Self, String> {
+impl From<Sibling> for Entry {
+    fn from(sibling: Sibling) -> Self {
         let Sibling { rfilename: name, size, blob_id, lfs } = sibling;
-        // What is named here becomes a path.
-        if !is_inside(&name) {
-            return Err(format!("`{name}` is no path in a repository"));
-        }
         let etag = match &lfs {
             Some(lfs) => lfs.sha256.clone(),
             None => blob_id,
         };
-        Ok(Self { name, size: lfs.and_then(|lfs| lfs.size).or(size), etag: etag.filter(|etag| is_etag(etag)) })
+        Self { name, size: lfs.and_then(|lfs| lfs.size).or(size), etag: etag.filter(|etag| is_etag(etag)) }
     }
 }
 
@@ -134,9 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_the_cache_is_refused() {
+    fn what_would_leave_the_cache_is_no_file() {
         for name in ["../x", "/etc/passwd", "a/../../x", "a\\\\b", "C:x", "", "a//b", "a/."] {
-            assert!(parse(&format!(r#"{{"rfilename":"{name}"}}"#)).is_err(), "{name}");
+            let listing = parse(&format!(r#"{{"rfilename":"{name}"}},{{"rfilename":"a"}}"#)).unwrap();
+            assert_eq!(listing.names(), ["a"], "{name}");
         }
         let listing = parse(r#"{"rfilename":"a","blobId":"../../../../x"}"#).unwrap();
         assert_eq!(listing.entries[0].etag, None);

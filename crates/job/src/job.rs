@@ -183,6 +183,7 @@ impl Job {
     ) -> Result<Report, JobError> {
         let mut seconds = Seconds::default();
         let clock = Instant::now();
+        let base = Base::of(&self.model)?;
         let inputs = self.inputs(&plan, model)?;
         let settings = self.settings(model);
         let tasks = match self.evaluation.is_empty() {
@@ -257,7 +258,6 @@ impl Job {
             calibration: inputs.size,
             seconds,
         };
-        let base = Base::of(&self.model)?;
         let save = Save {
             folder: dense.path(),
             dense: model.source().as_ref(),
