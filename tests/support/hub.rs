@@ -13,7 +13,12 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub fn serve(folder: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(answer(stream, &folder))));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whom it cannot answer it leaves.
+            let _ = answer(stream, &folder);
+        }
+    });
     address
 }
 

@@ -295,7 +295,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -399,7 +399,7 @@ method = \"rtn\"
             agreement: 0.9752,
             agreement_interval: around(0.97, 0.98),
         };
-        let alone = Score { increase_interval: None, kl_interval: None, agreement_interval: None, ..score.clone() };
+        let alone = Score { increase_interval: None, kl_interval: None, agreement_interval: None, ..score };
         let dense = Perplexity { windows: 9, tokens: 25_195, nll: 0.7386, perplexity: 2.093, interval: None };
         let languages = [("de".to_owned(), alone)].into();
         let candidate = CandidateScore { name: "quantized".to_owned(), total: score, languages, layers: vec![] };
