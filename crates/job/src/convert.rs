@@ -12,7 +12,7 @@ use quench_checkpoint::lsq::LSQ_WEIGHTS;
 use quench_checkpoint::native::{self, NamedTensor};
 use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
 use quench_format::Packed;
-use quench_models::companion;
+use quench_models::{TURNED_MLP, companion};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -136,6 +136,11 @@ impl Conversion {
             && from == to
         {
             return Err(JobError::OutputIsInput { path: self.to.clone() });
+        }
+        let ours = matches!(self.container, Container::Quench | Container::Lsq);
+        let turned = || self.companion("config.json").is_ok_and(|config| config[TURNED_MLP] == Value::Bool(true));
+        if !ours && turned() {
+            return Err(JobError::Turned { path: self.from.clone(), key: TURNED_MLP, container: self.container });
         }
         match self.is_file()? {
             true => self.write_file(source, observe),

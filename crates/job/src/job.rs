@@ -16,6 +16,7 @@ use quench_quantize::{
 };
 
 use crate::JobError;
+use crate::card::{Base, card};
 use crate::fingerprint::Fingerprint;
 use crate::journal::DiskJournal;
 use crate::report::{CascadeVerdict, Report, Seconds, Size, Transformed};
@@ -183,6 +184,7 @@ impl Job {
     ) -> Result<Report, JobError> {
         let mut seconds = Seconds::default();
         let clock = Instant::now();
+        let base = Base::of(&self.model)?;
         let inputs = self.inputs(&plan, model)?;
         let settings = self.settings(model);
         let tasks = match self.evaluation.is_empty() {
@@ -244,21 +246,7 @@ impl Job {
 
         let clock = Instant::now();
         broken(observe(Step::Phase { name: "save", total: 1 }), &work)?;
-        let save = Save {
-            folder: dense.path(),
-            dense: model.source().as_ref(),
-            marks: model.marks(),
-            sections: &sections,
-            recipe: &self.recipe,
-            plan: &plan,
-            ledger: &ledger,
-            gates: &verdict,
-            max_shard_bytes: MAX_SHARD_BYTES,
-        };
-        save.write(&staging.model())?;
-        seconds.save = clock.elapsed().as_secs_f64();
-
-        Ok(Report {
+        let mut report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
             output: self.output.clone(),
@@ -273,7 +261,23 @@ impl Job {
             gates,
             calibration: inputs.size,
             seconds,
-        })
+        };
+        let save = Save {
+            folder: dense.path(),
+            dense: model.source().as_ref(),
+            marks: model.marks(),
+            sections: &sections,
+            recipe: &self.recipe,
+            plan: &report.plan,
+            ledger: &report.ledger,
+            gates: &verdict,
+            card: &card(&report, M::KIND, &base),
+            base_card: base.card.as_deref(),
+            max_shard_bytes: MAX_SHARD_BYTES,
+        };
+        save.write(&staging.model())?;
+        report.seconds.save = clock.elapsed().as_secs_f64();
+        Ok(report)
     }
 
     fn staging(&self) -> Result<Staging, JobError> {
@@ -349,7 +353,7 @@ fn direct(plan: &Plan) -> Option<Plan> {
 
 /// What plain rounding must gain by a rotation, in dB, for it to be done: below, what the prediction does not see decides, and on
 /// ref-llama that was a loss (`docs/results.md`).
-const LEAST_GAIN: f64 = 0.1;
+const LEAST_GAIN: f64 = 0.05;
 
 /// Does the transforms of a plan in their order.
 fn transform<M: Subject>(

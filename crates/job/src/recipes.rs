@@ -13,6 +13,8 @@ const ALL: &[(&str, &str)] = &[
     ("gptq-int3-g128", include_str!("../../../configs/gptq-int3-g128.toml")),
     ("gptq-slog5-g128", include_str!("../../../configs/gptq-slog5-g128.toml")),
     ("gptq-int2-g64", include_str!("../../../configs/gptq-int2-g64.toml")),
+    ("gptq-trellis3-g128", include_str!("../../../configs/gptq-trellis3-g128.toml")),
+    ("gptq-trellis2-g128", include_str!("../../../configs/gptq-trellis2-g128.toml")),
     ("gguf-q4_0", include_str!("../../../configs/gguf-q4_0.toml")),
     ("gguf-iq4_nl", include_str!("../../../configs/gguf-iq4_nl.toml")),
     ("gguf-iq4_xs", include_str!("../../../configs/gguf-iq4_xs.toml")),

@@ -46,7 +46,7 @@ pub struct Report {
 pub struct Transformed {
     /// Which one.
     pub transform: Transform,
-    /// Whether it was done: a rotation is not if plain rounding is predicted to gain less than 0.1 dB by it.
+    /// Whether it was done: a rotation is not if plain rounding is predicted to gain next to nothing by it.
     pub applied: bool,
     /// What plain rounding gains by it in dB: of the weights by a rotation, of the outputs, as a mean over the seams, by AWQ.
     pub gain: Option<f64>,

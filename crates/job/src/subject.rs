@@ -12,6 +12,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured};
+use quench_models::Kind;
 use quench_models::text::TextSource;
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
@@ -24,6 +25,9 @@ use crate::{CalibrationSize, JobError};
 pub(crate) trait Subject: Model + Clone {
     /// What it is measured on, read and checked.
     type Tasks;
+
+    /// Which kind it is.
+    const KIND: Kind;
 
     /// What calibrates it, for errors: `"text"`.
     const DATA: &'static str;

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
-use quench_models::{Decoder, TIED, TURNED_MLP, Tokenizer, ids};
+use quench_models::{Decoder, Kind, TIED, TURNED_MLP, Tokenizer, ids};
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -25,6 +25,8 @@ pub(crate) struct Texts {
 
 impl Subject for Decoder {
     type Tasks = Texts;
+
+    const KIND: Kind = Kind::Decoder;
 
     const DATA: &'static str = "text";
 

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Bootstrap, Candidate, Classification, EvalError, Labelled, Measured};
 use quench_models::text::TextSource;
-use quench_models::{FOLDED, ModelError, ResNet, image_files};
+use quench_models::{FOLDED, Kind, ModelError, ResNet, image_files};
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
 use rand::SeedableRng;
@@ -22,6 +22,8 @@ use crate::{CalibrationSize, JobError};
 
 impl Subject for ResNet {
     type Tasks = Labelled;
+
+    const KIND: Kind = Kind::ResNet;
 
     const DATA: &'static str = "images";
 
