@@ -17,6 +17,7 @@ mod golden {
     mod naive;
     mod reference;
     mod resnet;
+    mod symmetry;
     mod tiny;
 }
 

@@ -87,6 +87,10 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
             size.bits_per_weight, size.bits_per_parameter
         ),
     );
+    for done in report.transforms.iter().filter(|done| done.applied || done.gain.is_some()) {
+        let gain = done.gain.map_or(String::new(), |gain| format!(", rounding gains {gain:.2} dB"));
+        line(&done.transform.to_string(), if done.applied { format!("done{gain}") } else { format!("not done{gain}") });
+    }
     if report.calibration.samples > 0 {
         line("calibration", calibration(&report.calibration));
     }

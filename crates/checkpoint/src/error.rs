@@ -343,6 +343,17 @@ pub enum CheckpointError {
         found: u64,
     },
 
+    /// A tensor has no such axis, or one of another length than the edit is made for.
+    #[error("{}: tensor `{tensor}` has shape {shape:?}, which an edit of another length does not fit", file.display())]
+    Edit {
+        /// The folder or file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
     /// A header would be longer than a reader accepts.
     #[error("the header of `{}` would take {bytes} bytes, above the {limit} that safetensors allows: use smaller shards", file.display())]
     HeaderTooLong {

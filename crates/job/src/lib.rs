@@ -22,4 +22,4 @@ pub use error::JobError;
 pub use evaluate::Measurement;
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
-pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};
+pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};

@@ -9,6 +9,7 @@ use crate::cache::LayerCache;
 use crate::config::{AttentionBias, DecoderConfig, LayerConfig};
 use crate::context::Context;
 use crate::family;
+use crate::joint::Joint;
 use crate::load::{Layer, Loader};
 use crate::norm::Norm;
 use crate::projection::Projection;
@@ -136,7 +137,28 @@ impl Attention {
         weights.matmul(v).reshape([batch, heads, rows, head_dim])
     }
 
+    /// Where channels may be scaled: what the norm before gives, and the values of each head.
+    pub(crate) fn joints(&self, before: &Norm) -> [Joint; 2] {
+        let input = Joint::new(self.input.site(), before.cuts(), self.input.layers());
+        let [_, _, values] = [0, 1, 2].map(|part| self.input.output_cuts(part));
+        let sharing = self.heads / self.kv_heads;
+        let of = |channel: usize| channel / self.head_dim / sharing * self.head_dim + channel % self.head_dim;
+        let source = (0..self.heads * self.head_dim).map(of).collect();
+        let output = Joint::new(&self.output_site, values, std::slice::from_ref(&self.output));
+        [input, Joint { source, ..output }]
+    }
+
+    /// Channels of one head.
+    pub(crate) fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
     /// What writes to the residual stream.
+    pub(crate) fn output(&self) -> &Layer {
+        &self.output
+    }
+
+    /// [`output`](Self::output), to be changed.
     pub(crate) fn output_mut(&mut self) -> &mut Layer {
         &mut self.output
     }

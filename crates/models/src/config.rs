@@ -59,6 +59,8 @@ pub struct DecoderConfig {
     pub embedding_scale: f64,
     /// Whether the head is the embedding again.
     pub tied: bool,
+    /// Whether what the last matrix of each [`Feed`] reads is turned by the rotation of its width; key [`TURNED_MLP`].
+    pub turned_mlp: bool,
     /// The rotary embeddings in use; layers name theirs by index. Empty where positions are learned.
     pub ropes: Vec<Rope>,
     /// The layers, in order.
@@ -213,6 +215,13 @@ pub enum Projections {
     Fused,
 }
 
+/// The key of a configuration that says whether the head is the embedding again.
+pub const TIED: &str = "tie_word_embeddings";
+
+/// The key of a configuration whose last matrices of each block are stored turned, with the value `true`: a file of Quench
+/// alone, since other programs would have to turn what these matrices read.
+pub const TURNED_MLP: &str = "quench_turned_mlp";
+
 impl DecoderConfig {
     /// Reads `config.json`, of the newest layout (`rope_parameters`, `dtype`) or the older ones (`rope_theta`,
     /// `rope_scaling`, `torch_dtype`).
@@ -267,7 +276,8 @@ impl DecoderConfig {
             attention_cap: traits.attention_cap,
             logit_cap: traits.logit_cap,
             embedding_scale: if traits.scaled_embedding { (hidden_size as f64).sqrt() } else { 1.0 },
-            tied: fields.optional_flag("tie_word_embeddings")?.unwrap_or(traits.tied),
+            tied: fields.optional_flag(TIED)?.unwrap_or(traits.tied),
+            turned_mlp: fields.optional_flag(TURNED_MLP)?.unwrap_or(false),
             ropes,
             layers,
             bos: fields.token_ids("bos_token_id", vocab_size)?.first().copied(),

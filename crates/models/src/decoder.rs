@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::dialect::Dialect;
 use quench_checkpoint::{Folder, Source};
-use quench_nn::{LayerInfo, LoadError, Model, Part, Section, Tap};
+use quench_nn::{LayerInfo, LoadError, Model, Part, Seam, Section, Tap};
 
 use crate::ModelError;
 use crate::attention::{Attention, capped};
@@ -19,6 +19,8 @@ use crate::load::{Layer, Loader, Table};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
 use crate::positions::PositionTable;
+
+mod symmetry;
 
 /// The input of the head.
 const HEAD_SITE: &str = "lm_head.input";
@@ -292,6 +294,10 @@ impl Model for Decoder {
         let blocks = self.blocks.iter().flat_map(|block| block.attention.layers().chain(block.mlp.layers()));
         let head = self.head.iter().map(|head| &head.info);
         [&self.embedding.info].into_iter().chain(blocks).chain(head).cloned().collect()
+    }
+
+    fn seams(&self) -> Vec<Seam> {
+        self.seams_of()
     }
 
     fn blocks(&self) -> usize {

@@ -35,6 +35,7 @@ mod error;
 mod family;
 mod fields;
 mod images;
+mod joint;
 mod kind;
 mod load;
 mod mlp;
@@ -53,6 +54,7 @@ pub use cache::Cache;
 pub use companion::companion;
 pub use config::{
     Activation, AttentionBias, DecoderConfig, Family, Feed, Gain, LayerConfig, NormKind, Norms, Positions, Projections,
+    TIED, TURNED_MLP,
 };
 pub use decoder::{Carry, Decoder, open};
 pub use encoder::{Encoder, EncoderConfig, Hidden, Sentences};
@@ -60,6 +62,6 @@ pub use error::ModelError;
 pub use generate::ids;
 pub use images::{Preparation, image_files};
 pub use kind::Kind;
-pub use resnet::{FOLDED, Folded, Layout, ResNet, ResNetConfig, Unit};
+pub use resnet::{FOLDED, Layout, ResNet, ResNetConfig, Unit};
 pub use rope::{Rope, RopeScaling};
 pub use tokenizer::{TextStream, Tokenizer};

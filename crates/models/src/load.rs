@@ -1,14 +1,15 @@
 //! [`Loader`]: weights by name from a [`Source`], dense ones lazily, packed ones as they are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use quench_checkpoint::{Dtype, Source, dialect};
-use quench_kernels::QTensor;
 use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
 
 use crate::ModelError;
+use crate::joint::Cut;
 
 /// In which order a file has the matrix of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,11 +113,7 @@ impl Loader<'_> {
                     found: packed.shape().to_vec(),
                 });
             }
-            let weight = match packed.minimums() {
-                None => Weight::Quantized(QTensor::from_packed(&packed, self.device)),
-                // No product serves these yet.
-                Some(_) => Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), shape), self.device)),
-            };
+            let weight = Weight::packed(&packed, self.device);
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
         let transposed = role == Role::Block && self.order == Order::InOut;
@@ -222,6 +219,13 @@ impl<const D: usize> Stored<D> {
         Ok(())
     }
 
+    /// One axis of the tensor, counted as `shape` has them.
+    pub(crate) fn cut(&self, axis: usize) -> Cut {
+        let places = 0..self.shape[axis];
+        let axis = if self.transposed { D - 1 - axis } else { axis };
+        Cut { tensor: self.name.clone(), axis, extent: places.end, places, one: 0.0 }
+    }
+
     /// Whether the parameter still has the values of the file, bit for bit.
     fn is_unchanged(&self, param: &Param<Tensor<D>>) -> bool {
         let Ok(values) = self.values() else { return false };
@@ -291,6 +295,23 @@ impl Layer {
         self.linear.forward(x)
     }
 
+    /// What reads each channel of the input; nothing where the weight is packed.
+    pub(crate) fn input_cut(&self) -> Vec<Cut> {
+        self.origin.stored.iter().map(|stored| stored.cut(1)).collect()
+    }
+
+    /// What writes some channels of the output.
+    pub(crate) fn output_cuts(&self, places: Range<usize>) -> Vec<Cut> {
+        let weight = self.origin.stored.iter().map(|stored| stored.cut(0));
+        let bias = self.bias_origin.iter().map(|stored| stored.cut(0));
+        weight.chain(bias).map(|cut| Cut { places: places.clone(), ..cut }).collect()
+    }
+
+    /// Channels of the output.
+    pub(crate) fn outputs(&self) -> usize {
+        self.info.shape[0]
+    }
+
     pub(crate) fn load(&mut self) -> Result<(), ModelError> {
         self.origin.load(&mut self.linear.weight)?;
         match (&self.bias_origin, &mut self.linear.bias) {
@@ -317,6 +338,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// What writes each channel.
+    pub(crate) fn output_cuts(&self) -> Vec<Cut> {
+        self.origin.stored.iter().map(|stored| stored.cut(1)).collect()
+    }
+
     pub(crate) fn load(&mut self) -> Result<(), ModelError> {
         self.origin.load(&mut self.embedding.weight)
     }

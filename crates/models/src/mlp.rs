@@ -2,12 +2,15 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, silu};
-use quench_nn::{LayerInfo, Part, Tap};
+use quench_format::Rotation;
+use quench_nn::{LayerInfo, Part, Tap, Turn};
 
 use crate::ModelError;
 use crate::config::{Activation, DecoderConfig, Feed};
 use crate::family;
+use crate::joint::Joint;
 use crate::load::{Layer, Loader};
+use crate::norm::Norm;
 use crate::projection::Projection;
 
 /// What reads the hidden state.
@@ -19,7 +22,7 @@ enum Input {
     Plain(String, Box<Layer>),
 }
 
-/// `y = W_down · (act(W_gate x) ⊙ W_up x)`, or `y = W_out · act(W_in x)`.
+/// `y = W_down · (act(W_gate x) ⊙ W_up x)`, or `y = W_out · act(W_in x)`; what the last matrix reads may be turned.
 ///
 /// Source of the gated form: Shazeer 2020, "GLU variants improve transformer".
 #[derive(Clone)]
@@ -28,6 +31,8 @@ pub(crate) struct Mlp {
     output_site: String,
     output: Layer,
     activation: Activation,
+    /// Where `W_down` is stored turned: what it reads is turned, too.
+    turn: Option<Turn>,
 }
 
 impl Mlp {
@@ -48,7 +53,8 @@ impl Mlp {
             }
         };
         let output = loader.linear(names.mlp_output, [hidden, width], bias, &output_site)?;
-        Ok(Self { input, output_site, output, activation: config.activation })
+        let turn = config.turned_mlp.then(|| Turn::new(&rotation(width), loader.device));
+        Ok(Self { input, output_site, output, activation: config.activation, turn })
     }
 
     /// `x`: `[batch, seq, hidden]` → the same.
@@ -60,11 +66,34 @@ impl Mlp {
             }
             Input::Plain(site, layer) => activate(self.activation, layer.forward(tap.tap(site, x))),
         };
+        let y = match &self.turn {
+            Some(turn) => turn.forward(y),
+            None => y,
+        };
         let y = tap.tap(&self.output_site, y); // [batch, seq, width]
         self.output.forward(y)
     }
 
+    /// Where channels may be scaled: what the norm before gives and, in the gated form, what the gate multiplies.
+    pub(crate) fn joints(&self, before: &Norm) -> Vec<Joint> {
+        match &self.input {
+            Input::Plain(site, layer) => vec![Joint::new(site, before.cuts(), std::slice::from_ref(&**layer))],
+            Input::Gated(input) => {
+                let first = Joint::new(input.site(), before.cuts(), input.layers());
+                let output = std::slice::from_ref(&self.output);
+                // What a rotation has mixed has no channels any more.
+                let second = Joint::new(&self.output_site, input.output_cuts(1), output);
+                [first].into_iter().chain(self.turn.is_none().then_some(second)).collect()
+            }
+        }
+    }
+
     /// What writes to the residual stream.
+    pub(crate) fn output(&self) -> &Layer {
+        &self.output
+    }
+
+    /// [`output`](Self::output), to be changed.
     pub(crate) fn output_mut(&mut self) -> &mut Layer {
         &mut self.output
     }
@@ -96,6 +125,12 @@ impl Mlp {
     pub(crate) fn open(&mut self) -> impl Iterator<Item = Part<'_>> {
         self.layers_mut().map(Layer::open)
     }
+}
+
+/// The rotation of what the last matrix reads where that is turned: `width` channels.
+pub(crate) fn rotation(width: usize) -> Rotation {
+    const SEED: u64 = 3;
+    Rotation::new(width, SEED)
 }
 
 /// The function of the configuration, element by element.

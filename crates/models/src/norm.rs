@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::ModelError;
 use crate::config::{DecoderConfig, Gain, NormKind};
+use crate::joint::Cut;
 use crate::load::{Loader, Stored};
 
 /// A norm over the last dimension, of the kind that the configuration names.
@@ -36,6 +37,20 @@ impl Norm {
         }
     }
 
+    /// What its output is multiplied with and what is added to it then, as they lie in the file.
+    pub(crate) fn cuts(&self) -> Vec<Cut> {
+        match self {
+            Self::Rms(norm) => {
+                let one = match norm.gain {
+                    Gain::Plain => 0.0,
+                    Gain::PlusOne => 1.0,
+                };
+                vec![norm.weight.cut(one)]
+            }
+            Self::Layer(norm) => vec![norm.weight.cut(0.0), norm.bias.cut(0.0)],
+        }
+    }
+
     pub(crate) fn load(&mut self) -> Result<(), ModelError> {
         match self {
             Self::Rms(norm) => norm.weight.load(),
@@ -59,6 +74,11 @@ impl Vector {
 
     pub(crate) fn val(&self) -> Tensor<1> {
         self.param.val()
+    }
+
+    /// - `one`: what is added to the file's numbers when they are used
+    fn cut(&self, one: f64) -> Cut {
+        Cut { one, ..self.stored.cut(0) }
     }
 
     pub(crate) fn load(&mut self) -> Result<(), ModelError> {

@@ -5,6 +5,7 @@ use quench_nn::Tap;
 
 use crate::ModelError;
 use crate::config::{DecoderConfig, Projections};
+use crate::joint::Cut;
 use crate::load::{Layer, Loader};
 
 /// The `N` maps that read one site: q, k and v, or gate and up.
@@ -44,6 +45,21 @@ impl<const N: usize> Projection<N> {
             Projections::Fused => {
                 let all = self.layers[0].forward(x);
                 std::array::from_fn(|part| all.clone().narrow(2, self.widths[..part].iter().sum(), self.widths[part]))
+            }
+        }
+    }
+
+    pub(crate) fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// What writes the output of one of the maps.
+    pub(crate) fn output_cuts(&self, part: usize) -> Vec<Cut> {
+        match self.form {
+            Projections::Separate => self.layers[part].output_cuts(0..self.widths[part]),
+            Projections::Fused => {
+                let start = self.widths[..part].iter().sum();
+                self.layers[0].output_cuts(start..start + self.widths[part])
             }
         }
     }

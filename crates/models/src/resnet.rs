@@ -20,11 +20,10 @@ mod folded;
 pub(crate) use config::MODEL_TYPES;
 pub use config::{FOLDED, Layout, ResNetConfig, Unit};
 use convolution::Convolution;
-pub use folded::Folded;
 
 /// A residual network.
 ///
-/// Every convolution is followed by a batch norm in inference form, kept apart or folded into it ([`Folded`]). The
+/// Every convolution is followed by a batch norm in inference form, kept apart or [folded](ResNet::fold) into it. The
 /// convolution before the first block is the network's `Embedding` section: plans leave it dense unless told otherwise.
 ///
 /// Source: He et al. 2016, "Deep residual learning for image recognition".
@@ -197,15 +196,15 @@ impl ResNet {
         &self.source
     }
 
-    /// Opens the network's source again with its batch norms folded into the convolutions ([`Folded`]), which changes nothing
-    /// of what is computed. A network whose norms are folded stays as it is.
+    /// Opens the network's source again with its batch norms folded into the convolutions, which changes nothing of what is
+    /// computed. A network whose norms are folded stays as it is.
     ///
     /// # Errors
     ///
-    /// As [`Folded::new`].
+    /// [`ModelError::Packed`] if a layer is packed: norms are folded before quantization; and whatever is wrong with the norms.
     pub fn fold(&mut self) -> Result<(), ModelError> {
         if !self.config.folded {
-            let source = Folded::new(self)?;
+            let source = folded::folded(self)?;
             let config = ResNetConfig { folded: true, ..(*self.config).clone() };
             *self = Self::new(config, Arc::new(source), &self.device)?;
         }

@@ -33,12 +33,14 @@ mod model;
 mod tap;
 #[cfg(test)]
 mod testing;
+mod turn;
 mod weight;
 
 pub use conv::Conv2d;
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use model::{LayerInfo, LoadError, Model, Part, Role, Section};
+pub use model::{LayerInfo, LoadError, Model, Part, Role, Seam, Section};
 pub use quench_kernels::{Window, unfold};
 pub use tap::Tap;
+pub use turn::Turn;
 pub use weight::Weight;

@@ -21,6 +21,11 @@ pub trait Model {
     /// Every weight that can be quantized, in the order of the walk; reads no weight.
     fn layers(&self) -> Vec<LayerInfo>;
 
+    /// Where activations may be scaled channel by channel without changing what is computed; none if nobody has looked.
+    fn seams(&self) -> Vec<Seam> {
+        Vec::new()
+    }
+
     /// The number of blocks.
     fn blocks(&self) -> usize;
 
@@ -145,6 +150,28 @@ impl LayerInfo {
             (None, Role::Embedding) => Section::Embedding,
             (None, Role::Head | Role::Block) => Section::Head,
         }
+    }
+}
+
+/// A site whose activations come straight from the rows of a weight or the gain of a norm: if what writes a channel is
+/// divided by a factor and what reads it is multiplied with it, the network computes the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seam {
+    /// The [site](Tap).
+    pub site: String,
+    /// The section that it is in.
+    pub section: Section,
+    /// The [names](LayerInfo::name) of all weights that read it.
+    pub readers: Vec<String>,
+    /// For each channel that is read the channel that is written: value heads that several query heads share are written
+    /// once. `[channels read]`.
+    pub source: Vec<usize>,
+}
+
+impl Seam {
+    /// The channels that are written.
+    pub fn written(&self) -> usize {
+        self.source.iter().max().map_or(0, |last| last + 1)
     }
 }
 

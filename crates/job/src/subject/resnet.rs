@@ -37,13 +37,10 @@ impl Subject for ResNet {
         ResNet::source(self)
     }
 
-    fn transform(&mut self, transforms: &[Transform]) -> Result<(), JobError> {
-        for transform in transforms {
-            match transform {
-                Transform::FoldBatchNorms => self.fold()?,
-            }
-        }
-        Ok(())
+    fn transform(&mut self, _: Transform) -> Result<bool, JobError> {
+        let folds = !self.config().folded;
+        self.fold()?;
+        Ok(folds)
     }
 
     fn marks(&self) -> Vec<(&'static str, Value)> {

@@ -9,7 +9,7 @@ use crate::images::Preparation;
 /// The `model_type` of a configuration, by layout.
 pub(crate) const MODEL_TYPES: [&str; 2] = ["resnet_cifar", "resnet_torchvision"];
 
-/// The key of a configuration whose tensors are those of [`Folded`](super::Folded), with the value `true`.
+/// The key of a configuration whose tensors have the norms in the convolutions, with the value `true`.
 pub const FOLDED: &str = "folded";
 
 /// What a residual network is made of.
