@@ -191,7 +191,13 @@ fn layers(plan: &Plan, report: &Report) -> String {
         })
         .collect();
     let table = table(&["layers", "shape", "scheme", "method", "number", "bits per weight"], 4, &rows);
-    format!("{table}\nA scheme is code / group / scale. `plan.toml` has every layer.\n")
+    let done = report.transforms.iter().filter(|done| done.applied);
+    let done: Vec<String> = done.map(|done| format!("`{}`", done.transform)).collect();
+    let before = match done.is_empty() {
+        true => String::new(),
+        false => format!(" Before that the network was transformed by {}.", done.join(", ")),
+    };
+    format!("{table}\nA scheme is code / group / scale. `plan.toml` has every layer.{before}\n")
 }
 
 fn loss(report: &Report) -> String {
@@ -316,9 +322,11 @@ fn table(header: &[&str], numbers: usize, rows: &[Vec<String>]) -> String {
 mod tests {
     use quench_eval::{CandidateScore, ModelScore, Perplexity, Score, Summary, check};
     use quench_nn::{LayerInfo, Role};
+    use quench_quantize::recipe::Transform;
     use quench_quantize::{Entry, Ledger, Recipe};
 
     use super::*;
+    use crate::report::Transformed;
     use crate::{Seconds, Size};
 
     const RECIPE: &str = "\
@@ -379,6 +387,7 @@ method = \"rtn\"
             },
             comparison: None,
             cascade: None,
+            transforms: vec![],
             gates: check(&recipe.gates, None, 3.57),
             calibration: CalibrationSize::default(),
             seconds: Seconds { data: 1.0, quantize: 2.0, evaluate: 3.0, save: 4.0 },
@@ -421,6 +430,8 @@ method = \"rtn\"
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let base =
             Base { reference: Some(format!("hf:meta/Llama@{commit}").parse().unwrap()), card: Some(card.to_vec()) };
+        let done = |transform, applied| Transformed { transform, applied, gain: None };
+        report.transforms = vec![done(Transform::RotateHeads, false), done(Transform::Awq, true)];
         let recipe = report.recipe.to_toml();
         let expected = format!(
             "\
@@ -464,7 +475,7 @@ The card of the dense model, as it was, is in [README.base.md](README.base.md).
 | `model.layers.*.up_proj` | [256, 128] | int4/128/f16 | rtn | 2 | 4.125 |
 | `lm_head` | [256, 128] | dense |  | 1 |  |
 
-A scheme is code / group / scale. `plan.toml` has every layer.
+A scheme is code / group / scale. `plan.toml` has every layer. Before that the network was transformed by `awq`.
 
 ## Loss
 
