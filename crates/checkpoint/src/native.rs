@@ -410,21 +410,22 @@ mod tests {
 
     #[test]
     fn strings_that_are_none_are_refused() {
-        let cases: [(&str, [usize; 2], fn(&mut NamedTensor)); 4] = [
-            ("shape [2, 16], expected [32]", [256, 2], |codes| codes.shape = vec![2, 16]),
-            ("shape [31], expected [32]", [256, 2], |codes| {
+        type Change = fn(&mut NamedTensor);
+        let cases: [(&str, usize, Change); 4] = [
+            ("shape [2, 16], expected [32]", 256, |codes| codes.shape = vec![2, 16]),
+            ("shape [31], expected [32]", 256, |codes| {
                 codes.shape = vec![31];
                 codes.bytes.truncate(124);
             }),
-            ("padding of stored column 1", [257, 2], |codes| *codes.bytes.last_mut().unwrap() = 4),
-            ("5 rows are too few for trellis2:12", [5, 2], |_| {}),
+            ("padding of stored column 1", 257, |codes| *codes.bytes.last_mut().unwrap() = 4),
+            ("5 rows are too few for trellis2:12", 5, |_| {}),
         ];
-        for (what, shape, change) in cases {
+        for (what, rows, change) in cases {
             // Of 5 rows there is no matrix; they take as many words as 6 do.
-            let whole = packed("trellis2:12/tensor/f32", [shape[0].max(6), 2], false, 1);
+            let whole = packed("trellis2:12/tensor/f32", [rows.max(6), 2], false, 1);
             let mut tensors = tensors("a", &whole);
             change(&mut tensors[0]);
-            let coded = Layer { scheme: whole.scheme(), shape };
+            let coded = Layer { scheme: whole.scheme(), shape: [rows, 2] };
             let (_folder, _, source) = open(&forge(&[("a", coded)], &tensors));
             let error = read(&source.unwrap(), "a").unwrap_err().to_string();
             assert!(error.contains("`a.qweight`") && error.contains(what), "{what}: {error}");

@@ -3,7 +3,7 @@
 //! A cyclic string begins in the class in which it ends. A first pass goes once around, with free ends. Some weights away from them
 //! nothing is seen of it that they are free: the class there, the *seam*, is kept, and the pass goes on over the first weights once more
 //! until it arrives at the seam, now with a past. Paths that end there have all come through it, as a rule, and the best is a string;
-//! where one has not, in one sequence of twelve or fewer, a second pass has the seam given at both ends. Trying all `2^(L-K)` classes
+//! where one has not, as in 7 of 100 sequences of the tests, a second pass has the seam given at both ends. Trying all `2^(L-K)` classes
 //! would be exact; with `L` = 8 and 9 its error is the same to 0.01 %.
 //!
 //! (With the seam at 64 weights the error of `trellis2:16` rises by 0.3 %, with 80 by 0.1 %, and 128 gain 0.06 %. Keeping the path at
@@ -368,7 +368,7 @@ mod tests {
         let x: Vec<f32> = (0..64).map(|_| (source.integer() & 0xffff) as f32 / 16384.0 - 2.0).collect();
         let mut words = [0; 4];
         trellis(2, 10).encoder(64).encode(Sequence { x: &x, h: None, scales: &[1.25; 64] }, &mut words);
-        assert_eq!(words, [0x1dd9_b8cb, 0xdbad_7d56, 0x6c60_c2d0, 0x6796_affe]);
+        assert_eq!(words, [0x42c3_3a62, 0xae08_24a9, 0xcad5_128a, 0x1fd3_a394]);
     }
 
     #[test]

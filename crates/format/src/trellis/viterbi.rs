@@ -159,7 +159,7 @@ impl Viterbi {
     fn place(&self, class: usize) -> (usize, usize) {
         let roots = self.classes >> self.bits;
         let (t, root) = (class / roots, class % roots);
-        (((root / LANES) << self.bits) + t, root % LANES)
+        (root / LANES * (1 << self.bits) + t, root % LANES)
     }
 }
 
