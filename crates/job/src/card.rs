@@ -374,7 +374,6 @@ method = \"rtn\"
             model: "/home/somebody/models/secret".into(),
             output: "/home/somebody/out".into(),
             device: "Cpu".to_owned(),
-            transforms: Vec::new(),
             ledger: Ledger { entries: layers[..2].iter().map(entry).collect() },
             size: Size {
                 dense_bytes: 1_234_567,
@@ -387,7 +386,7 @@ method = \"rtn\"
             },
             comparison: None,
             cascade: None,
-            transforms: vec![],
+            transforms: Vec::new(),
             gates: check(&recipe.gates, None, 3.57),
             calibration: CalibrationSize::default(),
             seconds: Seconds { data: 1.0, quantize: 2.0, evaluate: 3.0, save: 4.0 },

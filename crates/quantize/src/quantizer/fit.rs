@@ -135,7 +135,7 @@ impl Fit {
     /// they share a scale.
     pub(super) fn parts(&self) -> Vec<Range<usize>> {
         match self.scheme.code.strings([self.rows, self.columns]) {
-            _ if self.is_shared() => vec![0..self.rows],
+            _ if self.is_shared() => std::iter::once(0..self.rows).collect(),
             Some(strings) => (0..strings.bands()).map(|band| strings.rows(band)).collect(),
             None => (0..self.rows).map(|row| row..row + 1).collect(),
         }
