@@ -165,6 +165,15 @@ def convert(model: Path, to: str, out: Path) -> Path:
     return out
 
 
+def dense_gguf() -> Path:
+    """The dense model as llama.cpp reads it, in f32: with bf16 it would round activations to bf16 too."""
+    packed, full = OUT / "work/dense-bf16.gguf", OUT / "work/dense-f32.gguf"
+    if not full.exists():
+        convert(DENSE, "gguf", packed)
+        run([llama("llama-quantize"), packed, full, "F32"], SCRATCH / "dense.log")
+    return full
+
+
 def table(head: list, rows: list) -> str:
     """A Markdown table; all columns but the first are aligned to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
