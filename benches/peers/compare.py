@@ -45,7 +45,7 @@ def by_python(tool: str, kind: str, out: Path) -> Cost:
     environment = "llm-compressor" if tool == "llm-compressor" else "gptqmodel"
     command = [tools.python(environment), HERE / "make.py", tool, DENSE, tools.calibration(), out]
     command += ["--bits", bits, "--group", group or 128] + ["--act-order"] * (order == "act")
-    return tools.run(command, WORK / f"{out.name}.log")
+    return tools.run(command, WORK / f"{out.name}.log", 1)
 
 
 def imatrix() -> Cost:
@@ -53,30 +53,26 @@ def imatrix() -> Cost:
     out, record = FILES / "imatrix.gguf", FILES / "imatrix.json"
     if not record.exists():
         tools.calibration()
-        command = [tools.llama("llama-imatrix"), "-m", full(), "-f", WORK / "calibration.txt", "-o", out, "-c", LENGTH]
-        cost = tools.run([*command, "--chunks", SEQUENCES, "-t", 1], WORK / "imatrix.log")
+        text = WORK / "calibration.txt"
+        command = [tools.llama("llama-imatrix"), "-m", tools.dense_gguf(), "-f", text, "-o", out]
+        cost = tools.run([*command, "-c", LENGTH, "--chunks", SEQUENCES, "-t", 1], WORK / "imatrix.log", 1)
         record.write_text(json.dumps(asdict(cost)))
     return Cost(**json.loads(record.read_text()))
-
-
-def full() -> Path:
-    """The dense model as llama.cpp reads it."""
-    path = WORK / "dense.gguf"
-    return path if path.exists() else tools.convert(DENSE, "gguf", path)
 
 
 def by_llama(name: str, out: Path) -> Cost:
     kind, _, matrix = name.partition("-")
     first = imatrix() if matrix == "imx" else Cost(0, 0, 0)
     options = ["--imatrix", FILES / "imatrix.gguf"] if matrix == "imx" else []
-    cost = tools.run([tools.llama("llama-quantize"), *options, full(), out, kind, 1], WORK / f"{out.name}.log")
+    command = [tools.llama("llama-quantize"), *options, tools.dense_gguf(), out, kind, 1]
+    cost = tools.run(command, WORK / f"{out.name}.log", 1)
     return Cost(cost.seconds + first.seconds, cost.cpu + first.cpu, max(cost.memory, first.memory))
 
 
 def by_quench(recipe: str, out: Path) -> Cost:
     folder = out.with_suffix("") if out.suffix else out
     command = [QUENCH, "quantize", DENSE, "--recipe", recipe, "--calibration", tools.wiki()]
-    cost = tools.run([*command, "--output", folder, "--force", "--quiet"], WORK / f"{out.name}.log")
+    cost = tools.run([*command, "--output", folder, "--force", "--quiet"], WORK / f"{out.name}.log", 1)
     if out.suffix:
         tools.convert(folder, "gguf", out)
     return cost

@@ -44,11 +44,8 @@ def chunks(model, *options) -> str:
 
 
 def dense() -> float:
-    """Makes the f32 file of the dense model and its logits; returns its perplexity."""
-    packed, full = WORK / "dense.gguf", WORK / "dense-f32.gguf"
-    tools.convert(DENSE, "gguf", packed)
-    tools.run([tools.llama("llama-quantize"), packed, full, "F32"], WORK / "dense-f32.log")
-    return float(re.search(r"Final estimate: PPL = ([\d.]+)", chunks(full))[1])
+    """Writes the logits of the dense model; returns its perplexity."""
+    return float(re.search(r"Final estimate: PPL = ([\d.]+)", chunks(tools.dense_gguf()))[1])
 
 
 def score(model) -> dict:
@@ -112,7 +109,7 @@ def rival_of(preset: str):
         return stored
     if not made.exists():
         command = [tools.llama("llama-quantize"), "--imatrix", DATA / "peers/llama.cpp/imatrix.gguf"]
-        tools.run([*command, WORK / "dense-f32.gguf", made, preset, 1], WORK / f"{preset}.log")
+        tools.run([*command, tools.dense_gguf(), made, preset, 1], WORK / f"{preset}.log")
     return made
 
 
@@ -155,7 +152,7 @@ def main() -> bool:
     print(recorded_scores(scores), "\n", flush=True)
     mine = {kind: ours(kind) for kind in TYPES}
     print(rivals(mine, scores), "\n", flush=True)
-    table, agree = agreement([WORK / "dense-f32.gguf", *mine.values(), *theirs])
+    table, agree = agreement([tools.dense_gguf(), *mine.values(), *theirs])
     print(table)
     return agree
 

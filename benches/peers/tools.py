@@ -69,13 +69,13 @@ class Failed(Exception):
     """A program that ended with an error; the message ends with the last lines it wrote."""
 
 
-def run(command: list, log: Path, threads: int = 1, environment: dict | None = None) -> Cost:
-    """Runs a program on the first `threads` cores, with as many threads where it can be told, output to `log`.
+def run(command: list, log: Path, cores: int | None = None) -> Cost:
+    """Runs a program, output to `log`: with one thread on any core, or held to so many cores, with a thread on each.
 
     The memory is that of the largest of the process and those it waited for, as the kernel counts it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    count = str(threads)
+    count = str(cores or 1)
     settings = {
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
@@ -86,7 +86,7 @@ def run(command: list, log: Path, threads: int = 1, environment: dict | None = N
         # GPTQModel asks for two workers and stops if it thinks that there is one core.
         "GPTQMODEL_CPU_WORKERS": "2",
     }
-    cores = sorted(os.sched_getaffinity(0))[:threads]
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
     with open(log, "wb") as output:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -94,8 +94,8 @@ def run(command: list, log: Path, threads: int = 1, environment: dict | None = N
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | settings | (environment or {}),
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            env=os.environ | settings,
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - start
@@ -163,6 +163,15 @@ def convert(model: Path, to: str, out: Path) -> Path:
     """`quench convert`."""
     run([QUENCH, "convert", model, out, "--to", to, "--force", "--quiet"], SCRATCH / "convert.log")
     return out
+
+
+def dense_gguf() -> Path:
+    """The dense model as llama.cpp reads it, in f32: with bf16 it would round activations to bf16 too."""
+    packed, full = OUT / "work/dense-bf16.gguf", OUT / "work/dense-f32.gguf"
+    if not full.exists():
+        convert(DENSE, "gguf", packed)
+        run([llama("llama-quantize"), packed, full, "F32"], SCRATCH / "dense.log")
+    return full
 
 
 def table(head: list, rows: list) -> str:
