@@ -385,7 +385,7 @@ fn trellises_have_less_loss_than_integers() {
                 let again = of(&scheme, gptq(order, true, 3, 1));
                 let scalar = of(&integer, gptq(order, true, 6, 2));
                 println!("{scheme} {order:?}: {plain:.5} {turned:.5} {descended:.5} {again:.5}, {integer} {scalar:.5}");
-                assert!(turned < 0.7 * plain && descended < 0.99 * turned && again <= descended * 1.0001, "{scheme}");
+                assert!(turned < 0.7 * plain && descended < turned && again <= descended * 1.0001, "{scheme}");
                 assert!(again < 0.9 * scalar, "{scheme}: {again} against {scalar}");
             }
         }

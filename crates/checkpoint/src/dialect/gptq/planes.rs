@@ -8,7 +8,7 @@
 //! planes  2    2, 1   4    4, 1   4, 2   4, 2, 1    8
 //! ```
 //!
-//! At 2, 4 and 8 bits the words are those of `gptq`. Source: ModelCloud/GPTQModel, `docs/gptq_planar.md`.
+//! At 2, 4 and 8 bits the words are those of `gptq`. Source: the page "GPTQ planar" in the documentation of ModelCloud/GPTQModel.
 
 /// Widths of the planes, from the lowest.
 fn planes(width: u32) -> &'static [u32] {
