@@ -79,7 +79,7 @@ mod grid;
 mod log;
 mod packed;
 pub mod published;
-mod rotation;
+pub mod rotation;
 mod scheme;
 mod spelling;
 pub mod tiles;
