@@ -26,6 +26,7 @@ const ALL: &[(&str, &str)] = &[
     ("cascade-int8-int4", include_str!("../../../configs/cascade-int8-int4.toml")),
     ("rtn-int8", include_str!("../../../configs/rtn-int8.toml")),
     ("rtn-int4-g128", include_str!("../../../configs/rtn-int4-g128.toml")),
+    ("hqq-uint4-g64", include_str!("../../../configs/hqq-uint4-g64.toml")),
     ("rtn-nf4-g64", include_str!("../../../configs/rtn-nf4-g64.toml")),
 ];
 

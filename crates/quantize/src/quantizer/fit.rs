@@ -485,6 +485,24 @@ mod tests {
         assert!(decoded[16..].iter().all(|v| v.is_finite() && *v > 1e5));
     }
 
+    /// Half-quadratic minimums have a smaller absolute error than those of the range, also where a few weights stick out.
+    #[test]
+    fn half_quadratic_minimums_forgive_outliers() {
+        let mut values = gaussian(64 * 64);
+        values.iter_mut().step_by(61).for_each(|w| *w = 4.0 * w.abs());
+        let w = Matrix { rows: 64, columns: 64, values };
+        for scheme in ["uint2/64/f16/min:f16", "uint4/16/f16/min:f16", "uint3/32/f32/min:f32"] {
+            let error = |search| {
+                let scheme: Scheme = scheme.parse().unwrap();
+                let request = Request { target: scheme.into(), search, importance: None };
+                let decoded = Solution::plain(&w, &Fit::new(&w, request, Map::Nearest)).decoded;
+                decoded.iter().zip(&w.values).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>()
+            };
+            let (found, range) = (error(ScaleSearch::Hqq), error(ScaleSearch::AbsMax));
+            assert!(found < 0.97 * range, "{scheme}: {found} against {range}");
+        }
+    }
+
     /// Scales that have no sign are not searched among negative ones, which would be stored as zero or turned around.
     #[test]
     fn scales_without_a_sign() {

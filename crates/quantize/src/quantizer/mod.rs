@@ -156,6 +156,11 @@ impl Method {
                  \"f16\" or \"bf16\" can do; use search = \"absmax\""
             ));
         }
+        if self.search() == ScaleSearch::Hqq && target.minimum.is_none() {
+            return Err(format!(
+                "`search = \"hqq\"` finds minimums, and {target} has none; give an affine code and minimum = \"f16\""
+            ));
+        }
         let affine = matches!(target.code, CodeChoice::Code(code) if code.is_affine());
         match target.minimum {
             Some(_) if !affine => {

@@ -19,6 +19,11 @@ pub enum ScaleSearch {
     /// The same candidates, by the squared error of the outputs as if inputs were not correlated: `Σ h_j (ŵ_j − w_j)²` with
     /// the mean square `h_j` of input `j`, [`Gram::importance`](crate::Gram::importance). Needs calibration.
     Gram,
+    /// Half-quadratic: the scale of [`AbsMax`](Self::AbsMax), and the minimum with the least `Σ |ŵ − w|^0.7`, which forgives
+    /// outliers. For affine codes with minimums; without data.
+    ///
+    /// Source: Badri and Shaji 2023, "HQQ" (`docs/references.md#hqq`).
+    Hqq,
     /// No scale, which is the scale 1: for the published signed-log codec alone, whose weights lie in [-1, 1]. Spelled
     /// `none`.
     #[serde(rename = "none")]
@@ -45,6 +50,9 @@ pub(super) struct Found {
 }
 
 impl Finder<'_> {
+    /// Most steps of [`half_quadratic`](Self::half_quadratic).
+    const ROUNDS: usize = 20;
+
     /// The grid of the weights `x`, whose errors count by `importance`.
     pub(super) fn find(&self, x: &[f32], importance: Option<&[f32]>) -> Found {
         if self.search == ScaleSearch::Unscaled {
@@ -73,8 +81,10 @@ impl Finder<'_> {
             }
             _ => Found { scale: self.rounded(shrink * high.max(-low) / self.levels.top()), ..Found::default() },
         };
-        if self.search == ScaleSearch::AbsMax {
-            return at(1.0, 1.0);
+        match self.search {
+            ScaleSearch::AbsMax => return at(1.0, 1.0),
+            ScaleSearch::Hqq => return self.half_quadratic(x, at(1.0, 1.0)),
+            ScaleSearch::Mse | ScaleSearch::Gram | ScaleSearch::Unscaled => {}
         }
         let both = matches!(code, Code::Int { .. }) && self.scale_has_sign();
         let signs: &[f32] = if both { &[1.0, -1.0] } else { &[1.0] };
@@ -96,6 +106,41 @@ impl Finder<'_> {
             consider(shrink + step, sign, &mut best);
         }
         best.3
+    }
+
+    /// Moves the minimum to where `Σ |ŵ − w|^p` is least. In turn the errors `e` that are forgiven and the minimum for all others:
+    ///
+    /// ```text
+    /// e ← sign(w − ŵ) · max(|w − ŵ| − |w − ŵ|^(p − 1) / β, 0)        m ← mean(w − e − s · code)        β ← κ β
+    /// ```
+    ///
+    /// as long as `Σ |w − ŵ|` falls, at most [`ROUNDS`](Self::ROUNDS) times. Errors are counted in steps of the grid.
+    fn half_quadratic(&self, x: &[f32], start: Found) -> Found {
+        const POWER: f32 = 0.7;
+        const GROWTH: f32 = 1.01;
+        let (scale, top) = (start.scale, (self.scheme.code.len() - 1) as f32);
+        if scale == 0.0 {
+            return start;
+        }
+        let codes = |minimum: f32| x.iter().map(move |w| ((w - minimum) / scale).round_ties_even().clamp(0.0, top));
+        let error = |minimum: f32| -> f64 {
+            x.iter().zip(codes(minimum)).map(|(w, code)| f64::from((w - minimum - scale * code).abs())).sum()
+        };
+        let (mut best, mut least, mut beta) = (start.minimum, error(start.minimum), 10.0_f32);
+        for _ in 0..Self::ROUNDS {
+            let terms = x.iter().zip(codes(best)).map(|(w, code)| {
+                let e = (w - best) / scale - code;
+                let forgiven = (e.abs() - e.abs().powf(POWER - 1.0) / beta).max(0.0).copysign(e);
+                f64::from(w / scale - forgiven - code)
+            });
+            let minimum = (terms.sum::<f64>() / x.len() as f64) as f32 * scale;
+            let found = error(minimum);
+            if found >= least {
+                break;
+            }
+            (best, least, beta) = (minimum, found, beta * GROWTH);
+        }
+        Found { minimum: best, ..start }
     }
 
     /// A scale as it is judged: rounded to its kind where it is kept as a float of few bits.
