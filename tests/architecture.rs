@@ -10,8 +10,9 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("format", &[]),
+    ("hub", &[]),
     ("metrics", &[]),
     ("checkpoint", &["format"]),
     ("cpu", &["format"]),
@@ -20,15 +21,15 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
-    ("job", &["eval", "quantize", "models", "nn", "kernels", "checkpoint", "format"]),
-    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "format"]),
+    ("job", &["eval", "quantize", "models", "nn", "kernels", "checkpoint", "hub", "format"]),
+    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
 ];
 
 /// The root package: library facade and command line.
 const ROOT: &str = "quench";
 
 /// Crates that know bytes and no tensors.
-const WITHOUT_BURN: [&str; 2] = ["format", "checkpoint"];
+const WITHOUT_BURN: [&str; 3] = ["format", "hub", "checkpoint"];
 
 /// What belongs to the command line alone; a library reports typed errors and prints nothing.
 const CLI_ONLY: [&str; 6] = ["anyhow", "clap", "comfy-table", "ctrlc", "indicatif", "plotters"];

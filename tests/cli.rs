@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "support/bench.rs"]
 mod bench;
+#[path = "support/hub.rs"]
+mod hub;
 #[path = "support/kinds.rs"]
 mod kinds;
 mod support;
@@ -47,6 +49,11 @@ fn the_main_job() {
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert!(bench.at("out").join(file).is_file(), "{file}");
     }
+    let card = fs::read_to_string(bench.at("out/README.md")).unwrap();
+    for words in ["library_name: quench", "| all | ", "int4/16/f16", "group = 16", "--against DENSE"] {
+        assert!(card.contains(words), "{words}:\n{card}");
+    }
+    assert!(!card.contains(bench.folder.path().to_str().unwrap()), "{card}");
     let report: Value = serde_json::from_slice(&fs::read(bench.at("report.json")).unwrap()).unwrap();
     assert_eq!(report["recipe"]["name"], "test");
     assert_eq!(report["ledger"]["entries"].as_array().unwrap().len(), 14, "seven layers in each of two blocks");
@@ -89,6 +96,36 @@ fn the_main_job() {
     assert!(generate("1").starts_with("the") && generate("1").len() > 4);
     assert_eq!(generate("1"), generate("1"));
     assert_ne!(generate("1"), generate("2"));
+}
+
+#[test]
+fn a_model_of_the_hub_by_its_name() {
+    let bench = Bench::new();
+    bench.write("model/README.md", "---\nlicense: mit\n---\n# The dense one\n");
+    let address = hub::serve(bench.at("model"));
+    let run = |arguments: &[&str], offline: &str| {
+        let mut command = bench.command(arguments);
+        command.env("HF_HUB_CACHE", bench.at("cache")).env("HF_ENDPOINT", &address).env("HF_HUB_OFFLINE", offline);
+        ended(command.env_remove("HF_TOKEN").env("HF_TOKEN_PATH", bench.at("no token")))
+    };
+    run(&["inspect", "hf:owner/name"], "1").refuses(&["hf:owner/name", "HF_HUB_OFFLINE", "no whole copy"]).unwrap();
+    run(&["inspect", "hf:owner/other"], "").refuses(&["no model owner/other", "HF_TOKEN"]).unwrap();
+    run(&["inspect", "hf:name"], "").refuses(&["`name` has no owner", "hf:OWNER/NAME"]).unwrap();
+
+    let arguments = ["quantize", "hf:owner/name", "--recipe", "recipe.toml", "--device", "flex"];
+    run(&[&arguments[..], &TEXTS].concat(), "").succeeds();
+    let card = fs::read_to_string(bench.at("name-test/README.md")).unwrap();
+    for words in ["base_model: owner/name", "license: mit", "# name, test", "--against hf:owner/name@", hub::COMMIT] {
+        assert!(card.contains(words), "{words}:\n{card}");
+    }
+    let own = fs::read(bench.at("name-test/README.base.md")).unwrap();
+    assert_eq!(own, fs::read(bench.at("model/README.md")).unwrap());
+
+    // The copy, without the hub.
+    let again = run(&["inspect", "hf:owner/name"], "1");
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.err.starts_with("note: HF_HUB_OFFLINE is set; using the copy of hf:owner/name"), "{again:?}");
+    assert_eq!(again.out, bench.run(&["inspect", "model"]).succeeds().out);
 }
 
 #[test]

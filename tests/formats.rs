@@ -262,6 +262,20 @@ fn the_words_of_a_row_never_change() {
     }
 }
 
+/// The strings of the example in `docs/format.md`: two columns of 32 rows, the second without a bit.
+#[test]
+fn the_strings_of_a_column_never_change() {
+    let mut windows = [0; 64];
+    for (row, window) in [(0, 0x01), (28, 0x80), (29, 0x60), (30, 0x18), (31, 0x06)] {
+        windows[2 * row] = window;
+    }
+    let scheme = "trellis2:8/tensor/f32".parse().unwrap();
+    let packed = Packed::from_codes(scheme, [32, 2], &windows, Scales::Float(vec![0.5]), None, None).unwrap();
+    assert_eq!(packed.parts().codes, [0x0000_0001, 0x8000_0000, 0, 0]);
+    assert_eq!(packed.decode()[..2], [0.5 * 58.0 * 887.0 / 131_072.0, 0.5 * -510.0 * 887.0 / 131_072.0]);
+    assert_eq!((packed.codes(), packed.bits_per_weight()), (windows.to_vec(), 2.5));
+}
+
 /// Codes and levels written down: what a saved code stands for never changes either.
 #[test]
 fn the_levels_of_a_code_never_change() {

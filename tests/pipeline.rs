@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use quench::job::{Job, JobError, Overwrite, Step, inspect};
+use quench::job::{Conversion, Job, JobError, Overwrite, Step, inspect};
 use quench::kernels::Activations;
 use quench::models::text::TextSource;
 use quench::models::{ids, open};
@@ -38,11 +38,13 @@ impl Place {
         self.0.path().join(name)
     }
 
+    /// - `rules`: what comes after the settings, and before a line of dashes what comes before them
     fn job(&self, output: &str, rules: &str) -> Job {
+        let (head, rules) = rules.split_once("---\n").unwrap_or(("", rules));
         Job {
             model: self.path("model"),
             output: self.path(output),
-            recipe: Recipe::from_toml(&format!("name = \"test\"\n{CALIBRATION}{rules}")).unwrap(),
+            recipe: Recipe::from_toml(&format!("name = \"test\"\n{head}{CALIBRATION}{rules}")).unwrap(),
             plan: None,
             device: Device::default(),
             calibration: vec![TextSource::new(self.path("calibration.txt"))],
@@ -77,7 +79,7 @@ fn logits(folder: &Path) -> Vec<f32> {
 }
 
 /// Methods and schemes that differ in what they store: order, zero points, tables, nested scales, head and embedding.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 11] = [
     ("gptq", RULE),
     ("act-order", "[[rules]]\nlayers = \"*\"\ncode = \"int3\"\ngroup = 16\norder = \"activation\"\n"),
     ("zero points", "[[rules]]\nlayers = \"*\"\ncode = \"uint2\"\ngroup = 16\n"),
@@ -90,7 +92,15 @@ const KINDS: [(&str, &str); 9] = [
     ),
     ("published", "[[rules]]\nlayers = \"*\"\ncode = \"plog6\"\nmethod = \"rtn\"\n"),
     ("cascade", "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\ncascade = [\"int8\"]\ngroup = 16\n"),
+    (
+        "minimums",
+        "[[rules]]\nlayers = \"*\"\ncode = \"uint4\"\ngroup = 8\nscale = \"uint6/4:f16\"\nminimum = \"uint6/4:f16\"\n",
+    ),
+    ("trellis", "[[rules]]\nlayers = \"*\"\ncode = \"trellis2:8\"\ngroup = 16\n"),
 ];
+
+/// Scales found on the calibration data, and a network that is turned if that is predicted to help.
+const TRANSFORMS: &str = "transforms = [\"rotate-mlp\", \"rotate-residual\", \"awq\"]\n---\n";
 
 /// Two runs give the same bytes, and what is loaded computes what the quantized model computed before it was saved.
 #[test]
@@ -127,7 +137,8 @@ fn saved_models_load_bit_for_bit() {
 #[test]
 fn interrupted_anywhere_and_resumed_gives_the_same_bytes() {
     let place = Place::new();
-    for (kind, rules) in [("gptq", RULE), KINDS[6], KINDS[8]] {
+    let transformed = format!("{TRANSFORMS}{RULE}");
+    for (kind, rules) in [("gptq", RULE), KINDS[6], KINDS[8], ("transformed", &transformed)] {
         place.job(kind, rules).run(&mut go).unwrap();
         let expected = files(&place.path(kind));
         let mut stop_after = 0;
@@ -158,6 +169,41 @@ fn interrupted_anywhere_and_resumed_gives_the_same_bytes() {
             stop_after += 5;
         }
         assert!(stop_after > 20, "{kind}: too few steps to interrupt");
+    }
+}
+
+/// A network with loud channels in its last matrices is turned; the folder says so, computes what the dense one does, and is not
+/// written for readers that would not turn.
+#[test]
+fn turned_networks_are_marked_and_kept_from_other_readers() {
+    let place = Place::new();
+    let mut weights = support::weights(SIZES, 7);
+    for (name, weight) in &mut weights {
+        if name.contains("down_proj") {
+            weight.values.iter_mut().skip(3).step_by(16).for_each(|w| *w *= 20.0);
+        }
+    }
+    support::write_safetensors(&place.path("model").join("model.safetensors"), &weights);
+    let rule = "[[rules]]\nlayers = \"*\"\ncode = \"int16\"\ngroup = \"row\"\n";
+    let report = place.job("out", &format!("{TRANSFORMS}{rule}")).run(&mut go).unwrap();
+    let [turned, _, scaled] = &report.transforms[..] else { panic!("{:?}", report.transforms) };
+    assert!(turned.applied && turned.gain.unwrap() > 1.0, "{turned:?}");
+    assert!(scaled.gain.unwrap() >= 0.0, "{scaled:?}");
+    let config = fs::read_to_string(place.path("out").join("config.json")).unwrap();
+    assert!(config.contains("\"quench_turned_mlp\": true"), "{config}");
+    let (dense, found) = (logits(&place.path("model")), logits(&place.path("out")));
+    let largest = dense.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let error = dense.iter().zip(&found).fold(0.0_f32, |error, (a, b)| error.max((a - b).abs()));
+    assert!(error < 0.005 * largest, "{error} of {largest}");
+    for (container, ours) in [("lsq", true), ("quench", true), ("gptq", false), ("safetensors", false), ("gguf", false)]
+    {
+        let to = place.path(if container == "gguf" { "out.gguf" } else { container });
+        let (from, container, overwrite) = (place.path("out"), container.parse().unwrap(), Overwrite::Refuse);
+        match (Conversion { from, to, container, overwrite }.run(&mut go), ours) {
+            (Ok(_), true) => {}
+            (Err(JobError::Turned { .. }), false) => {}
+            (other, _) => panic!("{container}: {other:?}"),
+        }
     }
 }
 

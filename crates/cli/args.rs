@@ -21,13 +21,16 @@ Exit codes:
 /// Makes a trained model small, and says what was lost.
 ///
 /// A MODEL is a folder as it comes from Hugging Face (config.json, model.safetensors, tokenizer.json): a language model, a
-/// sentence encoder or an image classifier. Or it is the word `spark`: a small language model inside this program, with texts
-/// of its own, to try everything at once.
+/// sentence encoder or an image classifier. Or it is hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE.gguf: one
+/// that is downloaded from there, as far as it is not in the cache yet; HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE say
+/// what they say to other programs. Or it is the word `spark`: a small language model inside this program, with texts of its
+/// own, to try everything at once.
 #[derive(Debug, Parser)]
 #[command(name = "quench", version, max_term_width = 120, after_help = concat!("\
 Examples:
   quench quantize                                 try it: quantize the embedded model
   quench quantize ./Llama-3.2-1B --calibration en=english.txt de=german.txt --eval en=held-out.txt
+  quench quantize hf:HuggingFaceTB/SmolLM2-135M --calibration wiki.txt
   quench quantize ./resnet56 --calibration photos --eval photos-by-class
   quench generate spark-gptq-int4-g128 --prompt 'Once upon a time'
   quench inspect spark-gptq-int4-g128
@@ -70,6 +73,8 @@ Examples:
       Quantizes the embedded model with its own texts, and shows what the result writes.
   quench quantize ./Llama-3.2-1B --calibration wiki.txt --eval held-out.txt --output ./llama-int4
       One text to calibrate on, another to measure with.
+  quench quantize hf:HuggingFaceTB/SmolLM2-135M --calibration wiki.txt --eval held-out.txt
+      A model of the Hugging Face hub by its name; with @REVISION behind it that branch, tag or commit.
   quench quantize ./Llama-3.2-1B --recipe rtn-int4-g128
       Plain rounding needs no calibration text.
   quench quantize ./gemma-3-1b --calibration en=a.txt de=b.txt --eval en=c.txt de=d.txt --json r.json
@@ -86,7 +91,7 @@ Examples:
 
 {CODES}"))]
 pub struct Quantize {
-    /// Folder of the dense model, or `spark`; give it before --calibration and --eval
+    /// Folder of the dense model, hf:OWNER/NAME, or `spark`; give it before --calibration and --eval
     #[arg(default_value = crate::model::SPARK, value_hint = ValueHint::DirPath)]
     pub model: PathBuf,
 
@@ -172,6 +177,8 @@ Examples:
       Perplexity in each language.
   quench eval ./llama-int4 --against ./Llama-3.2-1B --text held-out.txt --json eval.json
       Also how far the quantized model is from the dense one: KL divergence and agreement.
+  quench eval ./smollm2-int4 --against hf:HuggingFaceTB/SmolLM2-135M --text held-out.txt
+      The dense one by its name on the Hugging Face hub.
   quench eval ./minilm-int4 --against ./minilm --data stsb-test.csv EN-WS-353-ALL.txt sst2
       A sentence encoder: Spearman's correlation with people's scores, accuracy of a linear probe, neighbours kept.
   quench eval ./resnet56-int4 --against ./resnet56 --data photos-by-class
@@ -179,11 +186,11 @@ Examples:
 
 {CODES}"))]
 pub struct Eval {
-    /// Folder of the model, dense or quantized, or `spark`
+    /// Folder of the model, dense or quantized, hf:OWNER/NAME, or `spark`
     #[arg(value_hint = ValueHint::DirPath)]
     pub model: PathBuf,
 
-    /// Folder of the dense model to compare with, or `spark`
+    /// Folder of the dense model to compare with, hf:OWNER/NAME, or `spark`
     #[arg(short, long, value_name = "DENSE", value_hint = ValueHint::DirPath)]
     pub against: Option<PathBuf>,
 
@@ -240,10 +247,11 @@ Examples:
   quench inspect spark-gptq-int4-g128 --verbose
   quench inspect model-00001-of-00004.safetensors --json layers.json
   quench inspect resnet.lsq
+  quench inspect hf:OWNER/NAME-GGUF/NAME-Q4_0.gguf
 
 {CODES}"))]
 pub struct Inspect {
-    /// Folder of a checkpoint, one safetensors or .lsq file, or `spark`
+    /// Folder of a checkpoint, one safetensors or .lsq file, hf:OWNER/NAME, or `spark`
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
@@ -276,7 +284,7 @@ Examples:
 
 {CODES}"))]
 pub struct Convert {
-    /// Folder of a checkpoint, one safetensors, .lsq or PyTorch file (.pth, .th, .pt, .bin), or `spark`
+    /// Folder of a checkpoint, one safetensors, .lsq or PyTorch file (.pth, .th, .pt, .bin), hf:OWNER/NAME, or `spark`
     #[arg(value_name = "IN", value_hint = ValueHint::AnyPath)]
     pub input: PathBuf,
 
@@ -310,10 +318,11 @@ Examples:
   quench generate spark
   quench generate spark-gptq-int4-g128 --prompt 'Once upon a time' --max-tokens 100
   quench generate ./Llama-3.2-1B --prompt 'The capital of France is' --temperature 0
+  quench generate hf:HuggingFaceTB/SmolLM2-135M --prompt 'The capital of France is'
 
 {CODES}"))]
 pub struct Generate {
-    /// Folder of the model, dense or quantized, or `spark`
+    /// Folder of the model, dense or quantized, hf:OWNER/NAME, or `spark`
     #[arg(value_hint = ValueHint::DirPath)]
     pub model: PathBuf,
 
@@ -364,11 +373,11 @@ Examples:
 
 {CODES}"))]
 pub struct Bench {
-    /// Folders of models, dense or quantized, or `spark`; no tokenizer is needed
+    /// Folders of models, dense or quantized, hf:OWNER/NAME, or `spark`; no tokenizer is needed
     #[arg(required = true, value_name = "MODEL", value_hint = ValueHint::DirPath)]
     pub models: Vec<PathBuf>,
 
-    /// Folder of the dense model to compare with, or `spark`; without it, ratios are to the first MODEL
+    /// Folder of the dense model to compare with, hf:OWNER/NAME, or `spark`; without it, ratios are to the first MODEL
     #[arg(short, long, value_name = "DENSE", value_hint = ValueHint::DirPath)]
     pub against: Option<PathBuf>,
 

@@ -75,7 +75,10 @@ struct Figure {
 /// A model to measure.
 #[derive(Debug)]
 struct Subject {
+    /// As it was typed.
     path: PathBuf,
+    /// Where it lies.
+    folder: PathBuf,
     name: String,
     size_bytes: u64,
     packed: bool,
@@ -106,7 +109,7 @@ pub fn run(arguments: &Bench) -> anyhow::Result<Outcome> {
     let mut device = String::new();
     let mut models: Vec<Entry> = Vec::new();
     for (subject, activations) in asked {
-        let command = command(arguments, &subject.path, activations, &tests, threads)?;
+        let command = command(arguments, &subject.folder, activations, &tests, threads)?;
         let measured = measure(command, &subject.name, &mut |what| {
             progress.step(begun, &format!("{}, {what}", subject.name));
             begun += 1;
@@ -131,7 +134,7 @@ fn subjects(arguments: &Bench) -> anyhow::Result<Vec<Subject>> {
     let names: Vec<String> = paths.iter().map(|path| model::name(path)).collect();
     let different: BTreeSet<&String> = names.iter().collect();
     let subjects = paths.iter().zip(&names).map(|(path, name)| {
-        let folder = model::folder(path)?;
+        let folder = model::folder(path, arguments.quiet)?;
         let config = DecoderConfig::read(&folder.join("config.json"))?;
         let inspection = job::inspect(&folder)?;
         Ok(Subject {
@@ -141,6 +144,7 @@ fn subjects(arguments: &Bench) -> anyhow::Result<Vec<Subject>> {
             size_bytes: inspection.bytes,
             packed: inspection.rows.iter().any(|row| row.packed),
             config,
+            folder: folder.into_owned(),
         })
     });
     subjects.collect()

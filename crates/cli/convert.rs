@@ -12,7 +12,7 @@ use crate::{interrupt, model, table};
 /// Converts, and says what became of the layers.
 pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
-    let from = model::folder(&arguments.input)?.into_owned();
+    let from = model::folder(&arguments.input, arguments.quiet)?.into_owned();
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
     let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite };
     interrupt::install("nothing is left behind")?;

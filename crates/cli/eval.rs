@@ -33,8 +33,8 @@ struct Scores {
 pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
     let data = sources(arguments)?;
-    let folder = model::folder(&arguments.model)?;
-    let against = arguments.against.as_deref().map(model::folder).transpose()?;
+    let folder = model::folder(&arguments.model, arguments.quiet)?;
+    let against = arguments.against.as_deref().map(|against| model::folder(against, arguments.quiet)).transpose()?;
     let measurement = Measurement {
         model: folder.into_owned(),
         name: model::name(&arguments.model),

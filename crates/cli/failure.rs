@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use quench::eval::EvalError;
+use quench::hub::HubError;
 use quench::job::JobError;
 
 const BAD_INPUT: u8 = 2;
@@ -97,6 +98,9 @@ fn code(error: &anyhow::Error) -> u8 {
         return elsewhere.code;
     }
     if let Some(EvalError::Interrupted) = error.downcast_ref() {
+        return INTERRUPTED;
+    }
+    if let Some(HubError::Interrupted) = error.downcast_ref() {
         return INTERRUPTED;
     }
     error.downcast_ref::<JobError>().map_or(BAD_INPUT, JobError::exit_code)
@@ -211,6 +215,7 @@ mod tests {
     #[test]
     fn codes() {
         assert_eq!(code(&anyhow!("no")), 2);
+        assert_eq!(code(&HubError::Interrupted.into()), 130);
         let interrupted = JobError::Interrupted { path: "out.partial".into() };
         assert_eq!(code(&anyhow::Error::new(interrupted).context("quantizing")), 130);
         let broken = Elsewhere::new(Some(101), "error: internal error\n").unwrap();

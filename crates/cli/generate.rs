@@ -23,7 +23,7 @@ pub fn run(arguments: &Generate) -> anyhow::Result<Outcome> {
         None if model::is_spark(&arguments.model) => model::SPARK_PROMPT,
         None => bail!("there is nothing to continue; give --prompt TEXT"),
     };
-    let folder = model::folder(&arguments.model)?;
+    let folder = model::folder(&arguments.model, false)?;
     let device = arguments.device.resolve()?;
     let (mut decoder, tokenizer) = model::load(&folder, &device)?;
     decoder.set_activations(arguments.activations);

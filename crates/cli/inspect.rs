@@ -12,7 +12,7 @@ use crate::{model, table};
 /// Prints a table of the layers, and totals.
 pub fn run(arguments: &Inspect) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
-    let inspection = job::inspect(&model::folder(&arguments.path)?)?;
+    let inspection = job::inspect(&model::folder(&arguments.path, false)?)?;
     table::print(&text(&inspection, arguments.verbose))?;
     if let Some(json) = json {
         json.write(&inspection)?;

@@ -1,5 +1,7 @@
 //! The table of layers: one line per kind of layer, or per layer.
 
+use quench::job::layer_kind;
+
 use crate::table::{self, Column};
 
 /// What is known of a layer.
@@ -19,14 +21,6 @@ pub struct Layer {
     pub weight_snr_db: Option<f64>,
     /// Signal-to-noise ratio of its output on the calibration inputs.
     pub output_snr_db: Option<f64>,
-}
-
-impl Layer {
-    /// The name with `*` for the number of a block: `model.layers.*.mlp.up_proj`.
-    fn kind(&self) -> String {
-        let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-        self.name.split('.').map(|word| if is_number(word) { "*" } else { word }).collect::<Vec<_>>().join(".")
-    }
 }
 
 /// A scheme, or several in turn, as the texts between curvatures, and the curvatures: `slog5:mu8/128/f16` is
@@ -65,7 +59,7 @@ pub const LEGEND: &str = "bits per weight, scales included; signal-to-noise rati
 pub fn table(layers: &[Layer], every: bool) -> String {
     let mut groups: Vec<(String, Vec<&Layer>)> = Vec::new();
     for layer in layers {
-        let kind = if every { layer.name.clone() } else { layer.kind() };
+        let kind = if every { layer.name.clone() } else { layer_kind(&layer.name) };
         let fits = |(name, members): &(String, Vec<&Layer>)| {
             let alike = |other: &Layer| {
                 (&other.shape, &other.method) == (&layer.shape, &layer.method)

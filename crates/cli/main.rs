@@ -8,6 +8,7 @@ mod bench;
 mod convert;
 mod device;
 mod devices;
+mod download;
 mod eval;
 mod failure;
 mod format;

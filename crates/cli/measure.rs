@@ -98,7 +98,7 @@ pub fn run(arguments: &Bench) -> anyhow::Result<Outcome> {
         std::process::exit(interrupt::CODE);
     });
     tell(&Event::Begun("loading".to_owned()))?;
-    let folder = model::folder(path)?;
+    let folder = model::folder(path, true)?;
     let (name, device) = arguments.device.resolve_named()?;
     let clock = Instant::now();
     let mut decoder = open(&folder, &device)?;

@@ -13,6 +13,7 @@ const FINE: u64 = 1000;
 pub struct Progress {
     visible: bool,
     bar: Option<ProgressBar>,
+    counts_bytes: bool,
     done: u64,
     what: String,
 }
@@ -20,13 +21,19 @@ pub struct Progress {
 impl Progress {
     /// No bar yet.
     pub fn new(quiet: bool) -> Self {
-        Self { visible: !quiet && io::stderr().is_terminal(), bar: None, done: 0, what: String::new() }
+        Self {
+            visible: !quiet && io::stderr().is_terminal(),
+            bar: None,
+            counts_bytes: false,
+            done: 0,
+            what: String::new(),
+        }
     }
 
     /// Begins a phase of `total` steps; the bar of the one before stays as it ended.
     pub fn phase(&mut self, name: &str, total: usize) {
         self.end();
-        (self.done, self.what) = (0, String::new());
+        (self.counts_bytes, self.done, self.what) = (false, 0, String::new());
         if self.visible {
             let bar = ProgressBar::with_draw_target(Some(total as u64 * FINE), ProgressDrawTarget::stderr());
             bar.set_style(style(UNDER_WAY));
@@ -34,6 +41,31 @@ impl Progress {
             bar.enable_steady_tick(std::time::Duration::from_millis(500));
             self.bar = Some(bar);
         }
+    }
+
+    /// Begins a phase of `bytes` bytes.
+    pub fn transfer(&mut self, name: &str, bytes: u64) {
+        self.end();
+        (self.counts_bytes, self.done, self.what) = (true, 0, String::new());
+        if self.visible {
+            let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+            bar.set_style(style(BYTES_UNDER_WAY));
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(std::time::Duration::from_millis(500));
+            self.bar = Some(bar);
+        }
+    }
+
+    /// `done` bytes are there, `what` is under way.
+    pub fn transferred(&mut self, done: u64, what: &str) {
+        self.show(done, what);
+        if self.done == 0
+            && let Some(bar) = &self.bar
+        {
+            // What was there before says nothing about the rate.
+            bar.reset_eta();
+        }
+        self.done = done;
     }
 
     /// `done` steps are behind, `what` is under way.
@@ -59,7 +91,7 @@ impl Progress {
     /// Ends the current phase; its line stays, with the time that it took.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.set_style(style("{prefix:>17} [{bar:20}] {steps} in {elapsed}"));
+            bar.set_style(style(if self.counts_bytes { BYTES_ENDED } else { ENDED }));
             bar.finish();
         }
     }
@@ -82,6 +114,12 @@ impl Drop for Progress {
 }
 
 const UNDER_WAY: &str = "{prefix:>17} [{bar:20}] {steps} {rate} ETA {left} {wide_msg}";
+const ENDED: &str = "{prefix:>17} [{bar:20}] {steps} in {elapsed}";
+
+/// The same where bytes are counted.
+const BYTES_UNDER_WAY: &str =
+    "{prefix:>17} [{bar:20}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {left} {wide_msg}";
+const BYTES_ENDED: &str = "{prefix:>17} [{bar:20}] {decimal_total_bytes} in {elapsed}";
 
 fn style(template: &str) -> ProgressStyle {
     // What is written here is memory of indicatif's, and does not fail.
@@ -127,7 +165,9 @@ mod tests {
 
     #[test]
     fn the_template_is_valid() {
-        assert!(ProgressStyle::with_template(UNDER_WAY).is_ok());
+        for template in [UNDER_WAY, ENDED, BYTES_UNDER_WAY, BYTES_ENDED] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
     }
 
     #[test]
@@ -137,6 +177,8 @@ mod tests {
         progress.step(1, "block 0");
         progress.batches(1, 2);
         progress.detail("layer");
+        progress.transfer("download", 10);
+        progress.transferred(10, "config.json");
         progress.end();
         assert!(progress.bar.is_none());
     }

@@ -24,7 +24,7 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
     // What was named is looked at first: it costs nothing, and unpacking or opening a device does.
     let calibration = given(&arguments.calibration, arguments, Texts::Calibration)?;
     let evaluation = given(&arguments.eval, arguments, Texts::Evaluation)?;
-    let model = model::folder(&arguments.model)?.into_owned();
+    let model = model::folder(&arguments.model, arguments.quiet)?.into_owned();
     let device = arguments.device.resolve()?;
     if arguments.prompt.is_some() {
         match Kind::of(&model)? {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::bail;
 use quench::checkpoint::{Dtype, Folder, Source as _};
 use quench::format::Bits;
+use quench::hub::Reference;
 use quench::metrics::Source;
 use serde::Serialize;
 
@@ -80,8 +81,11 @@ impl FromStr for Origin {
             // A colon may also belong to the path.
             _ if Path::new(text).exists() => Self::Model(text.into(), None),
             _ => match text.rsplit_once(':') {
-                Some((path, tensor)) => Self::Model(path.into(), Some(tensor.to_owned())),
-                None => Self::Model(text.into(), None),
+                // The first colon of `hf:OWNER/NAME` comes before no tensor.
+                Some((path, tensor)) if !Reference::is_meant(text) || Reference::is_meant(path) => {
+                    Self::Model(path.into(), Some(tensor.to_owned()))
+                }
+                _ => Self::Model(text.into(), None),
             },
         })
     }
@@ -120,7 +124,7 @@ pub fn run(arguments: &Snr) -> anyhow::Result<Outcome> {
                 Matrix::new(source.samples(SAMPLES, arguments.seed), [SAMPLES / COLUMNS, COLUMNS], Some(*source));
             (vec![matrix], format!("{SAMPLES} samples of a {} source", format!("{source:?}").to_lowercase()))
         }
-        Origin::Model(path, tensor) => read(path, tensor.as_deref())?,
+        Origin::Model(path, tensor) => read(path, tensor.as_deref(), arguments.quiet)?,
     };
     let mut progress = Progress::new(arguments.quiet);
     progress.phase("snr", ALL.len());
@@ -171,8 +175,8 @@ fn curve(rival: Rival, rows: &[Row]) -> Option<plot::Curve> {
 }
 
 /// The matrices of a model, or the one that is named, and what they are in words.
-fn read(path: &Path, tensor: Option<&str>) -> anyhow::Result<(Vec<Matrix>, String)> {
-    let path = model::folder(path)?;
+fn read(path: &Path, tensor: Option<&str>, quiet: bool) -> anyhow::Result<(Vec<Matrix>, String)> {
+    let path = model::folder(path, quiet)?;
     let folder = if path.is_file() { Folder::open_file(&path)? } else { Folder::open(&path)? };
     let names: Vec<&str> = match tensor {
         Some(tensor) => {
@@ -307,6 +311,8 @@ mod tests {
         assert_eq!(origin("laplace"), Origin::Known(Source::Laplace));
         assert_eq!(origin("spark:lm_head"), Origin::Model("spark".into(), Some("lm_head".into())));
         assert_eq!(origin("spark"), Origin::Model("spark".into(), None));
+        assert_eq!(origin("hf:a/b"), Origin::Model("hf:a/b".into(), None));
+        assert_eq!(origin("hf:a/b:lm_head"), Origin::Model("hf:a/b".into(), Some("lm_head".into())));
     }
 
     #[test]

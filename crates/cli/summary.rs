@@ -8,7 +8,7 @@ use quench::models::Kind;
 
 use crate::format::{bytes, change, count, number, percent, seconds};
 use crate::layers::{self, Layer};
-use crate::table;
+use crate::{model, table};
 
 /// The report in words and tables; every layer if `verbose`.
 pub fn report(report: &Report, verbose: bool) -> String {
@@ -46,7 +46,7 @@ pub fn next(report: &Report, output: &Path, kind: Kind) -> String {
     let use_it = match kind {
         Kind::Decoder => format!("quench generate {folder} --prompt 'TEXT'"),
         Kind::Encoder | Kind::ResNet => {
-            format!("quench eval {folder} --against {} --data PATH", report.model.display())
+            format!("quench eval {folder} --against {} --data PATH", model::spelled(&report.model))
         }
     };
     format!("\n{saved} {folder}\n  {use_it}\n  quench inspect {folder}\n")
@@ -87,6 +87,10 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
             size.bits_per_weight, size.bits_per_parameter
         ),
     );
+    for done in report.transforms.iter().filter(|done| done.applied || done.gain.is_some()) {
+        let gain = done.gain.map_or(String::new(), |gain| format!(", rounding gains {gain:.2} dB"));
+        line(&done.transform.to_string(), if done.applied { format!("done{gain}") } else { format!("not done{gain}") });
+    }
     if report.calibration.samples > 0 {
         line("calibration", calibration(&report.calibration));
     }

@@ -42,14 +42,15 @@ fn exercise_bytes(bytes: &[u8]) {
 
 /// A small checkpoint with a packed layer of every piece, and dense tensors.
 fn good() -> Vec<u8> {
-    let packed = packed("uint3/7/uint5/2:f16", [3, 20], true, 1);
-    let layer = Layer { scheme: packed.scheme(), shape: packed.shape() };
-    let mut tensors = native::tensors("l", &packed);
+    let packed = [packed("uint3/7/uint5/2:f16", [3, 20], true, 1), packed("trellis2:9/2/f16", [6, 3], true, 2)];
+    let layer = |at: usize| Layer { scheme: packed[at].scheme(), shape: packed[at].shape() };
+    let mut tensors = native::tensors("l", &packed[0]);
+    tensors.extend(native::tensors("m", &packed[1]));
     for (name, dtype) in [("a", Dtype::F32), ("b", Dtype::BF16), ("c", Dtype::F16)] {
         let bytes = vec![0x3c; 3 * dtype.bitsize() / 8];
         tensors.push(NamedTensor { name: name.into(), dtype, shape: vec![3], bytes });
     }
-    forge(&[("l", layer)], &tensors)
+    forge(&[("l", layer(0)), ("m", layer(1))], &tensors)
 }
 
 /// One change to a string of bytes.
@@ -108,7 +109,7 @@ fn extent() -> impl Strategy<Value = usize> {
 }
 
 fn scheme() -> impl Strategy<Value = Scheme> {
-    let codes = ["int1", "int4", "uint3", "uint16", "slog5:mu8", "nf4", "e2m1", "e4m3"];
+    let codes = ["int1", "int4", "uint3", "uint16", "slog5:mu8", "nf4", "e2m1", "e4m3", "trellis1:8", "trellis3:16"];
     let groups = ["tensor", "row", "1", "7", "4294967295"];
     let scales = [
         "f32",
@@ -181,6 +182,17 @@ proptest! {
     #[test]
     fn right_tensors_with_other_numbers_in_them(tensor in 0..5_usize, changes in vec((any::<Index>(), any::<u8>()), 1..4)) {
         let packed = packed("uint3/7/uint5/2:f16", [3, 20], true, 1);
+        let layer = Layer { scheme: packed.scheme(), shape: packed.shape() };
+        let mut tensors = native::tensors("l", &packed);
+        for (at, byte) in changes {
+            *at.get_mut(&mut tensors[tensor].bytes) = byte;
+        }
+        exercise_bytes(&forge(&[("l", layer)], &tensors));
+    }
+
+    #[test]
+    fn right_strings_with_other_numbers_in_them(tensor in 0..3_usize, changes in vec((any::<Index>(), any::<u8>()), 1..4)) {
+        let packed = packed("trellis3:11/2/f16", [300, 3], true, 1);
         let layer = Layer { scheme: packed.scheme(), shape: packed.shape() };
         let mut tensors = native::tensors("l", &packed);
         for (at, byte) in changes {

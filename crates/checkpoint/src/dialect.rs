@@ -5,15 +5,26 @@
 //! | --- | --- | --- |
 //! | [`gptq`] | `qweight`, `qzeros`, `scales`, `g_idx` | GPTQModel, AutoGPTQ, AutoRound, vLLM, transformers |
 //! | [`awq`] | `qweight`, `qzeros`, `scales` | AutoAWQ, vLLM, transformers |
-//! | [`compressed`] | `weight_packed`, `weight_scale`, `weight_shape` | llm-compressor, vLLM, transformers |
+//! | [`compressed`] | `weight_packed` or `weight`, `weight_scale` | llm-compressor, vLLM, transformers |
+//! | [`bitsandbytes`] | `weight`, `weight.absmax`, `weight.quant_state.*` | bitsandbytes, transformers; only read |
 //! | [`gguf`] | one, in blocks, named for their type: `q4_k` | llama.cpp, in files of its own: [`crate::gguf`] |
+//! | [`exl3`] | `trellis`, `suh`, `svh` | exllamav3; only read, and [`decoded`] |
 //!
 //! Our own is [`native`]. `docs/checkpoint.md` has every shape and bit order.
 
+#[cfg(test)]
+mod attacks;
 pub mod awq;
+pub mod bitsandbytes;
 pub mod compressed;
+pub mod decoded;
+pub mod exl3;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
 pub mod gptq;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -36,8 +47,10 @@ pub enum Dialect {
     Gptq,
     /// That of AWQ, for the product with whole matrices ("GEMM").
     Awq,
-    /// `pack-quantized` of compressed-tensors.
+    /// That of compressed-tensors, in the format that the scheme asks for.
     Compressed,
+    /// NF4 of bitsandbytes; only read.
+    Bitsandbytes,
     /// Blocks of llama.cpp.
     Gguf,
 }
@@ -50,6 +63,9 @@ impl Dialect {
         }
         if compressed::is_packed(source, layer) {
             return Some(Self::Compressed);
+        }
+        if bitsandbytes::is_packed(source, layer) {
+            return Some(Self::Bitsandbytes);
         }
         if gguf::is_packed(source, layer) {
             return Some(Self::Gguf);
@@ -68,6 +84,7 @@ impl Dialect {
             Self::Gptq => Ok(named(&gptq::TENSORS)),
             Self::Awq => Ok(named(&awq::TENSORS)),
             Self::Compressed => Ok(named(&compressed::TENSORS)),
+            Self::Bitsandbytes => Ok(named(&bitsandbytes::TENSORS)),
             Self::Gguf => Ok(gguf::name(source, layer).into_iter().collect()),
         }
     }
@@ -81,6 +98,7 @@ impl Dialect {
             Self::Gptq => gptq::tensors(layer, packed),
             Self::Awq => awq::tensors(layer, packed),
             Self::Compressed => compressed::tensors(layer, packed),
+            Self::Bitsandbytes => Err(Unwritable::new(self, "is only read")),
             Self::Gguf => gguf::tensors(layer, packed),
         }
     }
@@ -94,12 +112,13 @@ impl Dialect {
             Self::Gptq => gptq::config(packed),
             Self::Awq => awq::config(packed),
             Self::Compressed => compressed::config(packed, dense),
+            Self::Bitsandbytes => json!({ "quant_method": "bitsandbytes" }),
             Self::Gguf => json!({ "quant_method": "gguf" }),
         }
     }
 }
 
-/// `quench`, `gptq`, `awq`, `compressed-tensors`, `gguf`.
+/// `quench`, `gptq`, `awq`, `compressed-tensors`, `bitsandbytes`, `gguf`.
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -107,6 +126,7 @@ impl fmt::Display for Dialect {
             Self::Gptq => "gptq",
             Self::Awq => "awq",
             Self::Compressed => "compressed-tensors",
+            Self::Bitsandbytes => "bitsandbytes",
             Self::Gguf => "gguf",
         })
     }
@@ -122,6 +142,7 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Option<Packed>, Checkpoi
         Some(Dialect::Gptq) => gptq::read(source, layer).map(Some),
         Some(Dialect::Awq) => awq::read(source, layer).map(Some),
         Some(Dialect::Compressed) => compressed::read(source, layer).map(Some),
+        Some(Dialect::Bitsandbytes) => bitsandbytes::read(source, layer).map(Some),
         Some(Dialect::Gguf) => gguf::read(source, layer).map(Some),
     }
 }
@@ -129,11 +150,11 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Option<Packed>, Checkpoi
 /// Every layer that `source` has packed, in any dialect, sorted.
 pub fn layers(source: &dyn Source) -> Vec<String> {
     let mut layers: Vec<String> = source.manifest().layers.keys().cloned().collect();
-    let marks: Vec<String> =
-        ["qweight", "weight_packed"].map(str::to_owned).into_iter().chain(gguf::suffixes()).collect();
-    let of = |name| str::rsplit_once(name, '.').filter(|(_, suffix)| marks.iter().any(|mark| mark == suffix));
-    let marked = source.names().into_iter().filter_map(of).map(|(layer, _)| layer);
-    layers.extend(marked.filter(|layer| Dialect::of(source, layer).is_some()).map(str::to_owned));
+    let own = ["qweight", "weight_packed", "weight_scale", "weight.absmax"].map(str::to_owned);
+    let marks: Vec<String> = own.into_iter().chain(gguf::suffixes()).map(|mark| format!(".{mark}")).collect();
+    let of = |name: &'_ str| marks.iter().find_map(|mark| name.strip_suffix(mark.as_str())).map(str::to_owned);
+    let marked = source.names().into_iter().filter_map(of);
+    layers.extend(marked.filter(|layer| Dialect::of(source, layer).is_some()));
     layers.sort_unstable();
     layers.dedup();
     layers
@@ -178,14 +199,13 @@ impl Spelled<'_> {
         self.info(suffix).ok_or_else(missing)
     }
 
-    /// The extents of a matrix of `dtype`.
+    /// The extents of a matrix of `dtype`, none of them 0: so each is at most what the file has bytes for.
     fn matrix(&self, suffix: &str, dtype: Dtype) -> Result<[usize; 2], CheckpointError> {
         let info = self.needed(suffix)?;
-        let wrong = |expected: &str| self.refused(suffix, format!("a matrix of {expected}"), &info);
-        if info.dtype != dtype {
-            return Err(wrong(&dtype.to_string()));
+        match (<[usize; 2]>::try_from(info.shape.as_slice()), info.dtype == dtype) {
+            (Ok(shape), true) if !shape.contains(&0) => Ok(shape),
+            _ => Err(self.refused(suffix, format!("a matrix of {dtype}"), &info)),
         }
-        <[usize; 2]>::try_from(info.shape.as_slice()).map_err(|_| wrong(&dtype.to_string()))
     }
 
     /// A tensor of exactly this type and shape.
@@ -219,23 +239,48 @@ impl Spelled<'_> {
             Dtype::BF16 => FloatKind::BF16,
             _ => return Err(self.refused(suffix, "a matrix of F32, F16 or BF16".to_owned(), &info)),
         };
-        let shape = <[usize; 2]>::try_from(info.shape.as_slice())
-            .map_err(|_| self.refused(suffix, "a matrix of F32, F16 or BF16".to_owned(), &info))?;
+        let shape = self.matrix(suffix, info.dtype)?;
         Ok((shape, kind, self.source.tensor(&self.name(suffix))?.to_f32()?))
+    }
+
+    /// The only element of a tensor of F32.
+    fn scalar(&self, suffix: &str) -> Result<f32, CheckpointError> {
+        let info = self.needed(suffix)?;
+        let one = info.dtype == Dtype::F32 && info.shape.iter().all(|&extent| extent == 1);
+        let value = if one { self.source.tensor(&self.name(suffix))?.to_f32()?.pop() } else { None };
+        value.ok_or_else(|| self.refused(suffix, "one element of F32".to_owned(), &info))
+    }
+
+    /// The codes of E4M3 numbers, of which none may be not a number.
+    fn e4m3(&self, suffix: &str, bytes: &[u8]) -> Result<Vec<u16>, CheckpointError> {
+        match bytes.iter().position(|byte| byte & 0x7f == 0x7f) {
+            None => Ok(bytes.iter().map(|&byte| u16::from(byte)).collect()),
+            Some(at) => Err(self.invalid(suffix, format!("element {at} is not a number"))),
+        }
+    }
+
+    /// Errors where there is a tensor that has no meaning here.
+    fn absent(&self, suffix: &str, why: &str) -> Result<(), CheckpointError> {
+        match self.info(suffix) {
+            None => Ok(()),
+            Some(_) => Err(self.invalid(suffix, format!("expected {why}"))),
+        }
     }
 
     /// Who shares a scale, where a row has `groups` of them; and the order of the columns, where groups are not runs of them.
     ///
+    /// - `scales`: the tensor that errors name
     /// - `members`: the group of each column, where the file says it
     fn groups(
         &self,
+        scales: &str,
         columns: usize,
         groups: usize,
         members: Option<(&str, Vec<u32>)>,
     ) -> Result<(Group, Option<Vec<u32>>), CheckpointError> {
         let Some((suffix, members)) = members else {
             let size = match groups {
-                0 => return Err(self.invalid("scales", "there is no scale".to_owned())),
+                0 => return Err(self.invalid(scales, "there is no scale".to_owned())),
                 1 => return Ok((Group::Row, None)),
                 // Without a word about it, all groups are full; the last one may be shorter where the configuration says so.
                 _ => self
@@ -245,7 +290,7 @@ impl Spelled<'_> {
             };
             return match size.and_then(columns_group) {
                 Some(group) => Ok((group, None)),
-                None => Err(self.invalid("scales", format!("{groups} groups do not divide {columns} columns"))),
+                None => Err(self.invalid(scales, format!("{groups} groups do not divide {columns} columns"))),
             };
         };
         let mut sizes = vec![0usize; groups];
@@ -288,6 +333,24 @@ impl Spelled<'_> {
 fn columns_group(size: usize) -> Option<Group> {
     let size = u32::try_from(size).ok().and_then(std::num::NonZeroU32::new)?;
     Some(Group::Columns(size))
+}
+
+/// Rows of `per_row` bytes as rows of words, padded with zeros: codes of 4 or 8 bits as [`quench_format::bits`] has them.
+fn row_words(bytes: &[u8], per_row: usize) -> Vec<u32> {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    bytes.chunks_exact(per_row).flat_map(|row| row.chunks(4).map(word)).collect()
+}
+
+/// The reverse of [`row_words`].
+fn row_bytes(words: &[u32], rows: usize, per_row: usize) -> Vec<u8> {
+    let row = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).take(per_row).collect::<Vec<_>>();
+    words.chunks_exact(words.len() / rows).flat_map(row).collect()
+}
+
+/// Codes in the columns' own order, `[rows, columns]`, put in the order in which they are stored.
+fn in_stored_order(codes: Vec<u16>, columns: usize, order: Option<&[u32]>) -> Vec<u16> {
+    let Some(order) = order else { return codes };
+    codes.chunks_exact(columns).flat_map(|row| order.iter().map(|&column| row[column as usize])).collect()
 }
 
 /// The words of an I32 tensor.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use memmap2::MmapOptions;
 use serde_json::Value;
 
+use crate::dialect::decoded::Decoded;
 use crate::gguf;
 use crate::header::{Container, Header, Range, is_pickled};
 use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
@@ -23,12 +24,15 @@ const OWN_KEYS: &str = "quench";
 
 /// An open checkpoint folder (or file). Headers are read when it is opened, tensors when they are asked for.
 ///
-/// A tensor with a checksum on record ([`Manifest::sha256`]) is checked the first time that it is read.
+/// A tensor with a checksum on record ([`Manifest::sha256`]) is checked the first time that it is read. Layers whose codes no
+/// `Packed` holds are shown as the dense tensors that they decode to: see [`crate::dialect::decoded`].
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     files: Vec<Header>,
     tensors: BTreeMap<String, Place>,
+    /// What is shown in place of some of those.
+    decoded: Decoded,
     metadata: BTreeMap<String, String>,
     manifest: Manifest,
     /// Read when it is first asked for.
@@ -142,7 +146,10 @@ impl Folder {
             manifest.sha256.extend(sha256);
         }
         let metadata = metadata.into_iter().map(|(key, (_, value))| (key, value)).collect();
-        Ok(Self { path: path.to_path_buf(), files, tensors, metadata, manifest, quantization: OnceLock::new() })
+        let (path, decoded) = (path.to_path_buf(), Decoded::default());
+        let mut folder = Self { path, files, tensors, decoded, metadata, manifest, quantization: OnceLock::new() };
+        folder.decoded = Decoded::find(&Own(&folder))?;
+        Ok(folder)
     }
 
     /// The files of this checkpoint, in the order of their names.
@@ -159,22 +166,17 @@ impl Folder {
     ///
     /// Errors: [`CheckpointError::Damaged`] for the first that is not right.
     pub fn verify(&self) -> Result<(), CheckpointError> {
-        self.names().into_iter().try_for_each(|name| self.tensor(name).map(drop))
-    }
-}
-
-impl Source for Folder {
-    fn names(&self) -> Vec<&str> {
-        self.tensors.keys().map(String::as_str).collect()
+        self.tensors.keys().try_for_each(|name| self.own_tensor(name).map(drop))
     }
 
-    fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.tensors.get(name).map(|place| place.range.info.clone())
+    fn missing(&self, name: &str) -> CheckpointError {
+        CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() }
     }
 
-    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+    /// A tensor of the files themselves.
+    fn own_tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
         let Some(Place { file, range, verified }) = self.tensors.get(name) else {
-            return Err(CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() });
+            return Err(self.missing(name));
         };
         let header = &self.files[*file];
         #[cfg(feature = "pytorch")]
@@ -205,15 +207,15 @@ impl Source for Folder {
             }
             verified.get_or_init(|| ());
         }
-        let (rows, columns, bits) = match range.stored {
+        let rows = match range.stored {
             Stored::Plain => return Ok(view),
             Stored::Rotary { heads } => {
                 let bytes = gguf::rows_of_model(view.bytes(), range.info.shape[0], heads);
                 return TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), bytes);
             }
-            Stored::Stream { rows, columns, bits } => (rows, columns, bits),
+            Stored::Stream(rows) => rows,
         };
-        match lsq::to_words(view.bytes(), rows, columns, bits) {
+        match lsq::to_words(view.bytes(), rows) {
             Some(words) => TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), words),
             None => {
                 let reason = "the bits after its last code are not zero".to_owned();
@@ -222,9 +224,66 @@ impl Source for Folder {
             }
         }
     }
+}
+
+/// The tensors of the files themselves, nothing shown in place of any.
+struct Own<'a>(&'a Folder);
+
+impl Source for Own<'_> {
+    fn names(&self) -> Vec<&str> {
+        self.0.tensors.keys().map(String::as_str).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.0.tensors.get(name).map(|place| place.range.info.clone())
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+        self.0.own_tensor(name)
+    }
 
     fn stored_bytes(&self, name: &str) -> Option<u64> {
-        self.tensors.get(name).map(|place| place.range.len)
+        self.0.tensors.get(name).map(|place| place.range.len)
+    }
+
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.0.metadata
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    fn path(&self) -> &Path {
+        &self.0.path
+    }
+}
+
+impl Source for Folder {
+    fn names(&self) -> Vec<&str> {
+        let own = self.tensors.keys().map(String::as_str).filter(|name| !self.decoded.hides(name));
+        let mut names: Vec<_> = own.chain(self.decoded.names()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let own = || if self.decoded.hides(name) { None } else { Own(self).info(name) };
+        self.decoded.info(name).or_else(own)
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+        match self.decoded.tensor(&Own(self), name) {
+            Some(decoded) => decoded,
+            None if self.decoded.hides(name) => Err(self.missing(name)),
+            None => self.own_tensor(name),
+        }
+    }
+
+    fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let own = || if self.decoded.hides(name) { None } else { Own(self).stored_bytes(name) };
+        self.decoded.stored_bytes(name).or_else(own)
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {

@@ -7,7 +7,7 @@
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
-//! | how do other tools spell one? | [`dialect`]: GPTQ, AWQ, compressed-tensors and blocks of GGUF, read and written |
+//! | how do other tools spell one? | [`dialect`]: GPTQ, AWQ, compressed-tensors and blocks of GGUF, read and written; bitsandbytes and EXL3, read |
 //! | how does llama.cpp keep a model? | [`gguf`], read by [`Folder`], written by [`gguf::Writer`] |
 //! | how does a model fit in one file, packed to the last bit? | [`lsq`], read by [`Folder`], written by [`Writer::lsq`] |
 //! | how does a folder appear whole or not at all? | [`Staging`], and [`AtomicFile`] for one file |

@@ -5,6 +5,7 @@
 //! | tensor | type | shape | holds |
 //! | --- | --- | --- | --- |
 //! | `<layer>.qweight` | I32 | `[out, words(in, b)]` | the codes, `b` bits each |
+//! | `<layer>.qweight` | I32 | `[n]` | of a trellis code: the strings of all columns, as [`Strings`] lays them out |
 //! | `<layer>.scales` | F32, F16, BF16, F8_E8M0 | `[out, g]`, or `[1, 1]` for one group in all | scales that are floats or powers of two |
 //! | `<layer>.scales` | I32 | `[out, words(g, bs)]`, or `[1, 1]` | nested: the scales' codes, `bs` bits each |
 //! | `<layer>.outer_scales` | F32, F16, BF16 | `[out, outer groups]`, or `[1, 1]` | nested: the scales of those |
@@ -12,10 +13,12 @@
 //! | `<layer>.mins`, `<layer>.outer_mins` | as `scales`, `outer_scales` | as those | minimums, where the scheme has them |
 //! | `<layer>.order` | I32 | `[in]` | where columns are reordered: stored column `j` is original column `order[j]` |
 //!
-//! `words(n, b) = ceil(n * b / 32)`; bits are packed as [`quench_format::bits`] says. I32 holds the bit pattern of a `u32`,
+//! `words(n, b) = ceil(n * b / 32)`, `n` the number that the strings take; bits are packed as [`quench_format::bits`] says. I32 holds the bit pattern of a `u32`,
 //! since PyTorch has few operations on unsigned words. `docs/checkpoint.md` is the full specification.
 
 use half::{bf16, f16};
+#[cfg(doc)]
+use quench_format::trellis::Strings;
 use quench_format::{FloatKind, FormatError, Offsets, Packed, Parts, Scale, Scales, Scheme, bits};
 use safetensors::Dtype;
 
@@ -120,7 +123,11 @@ pub(crate) fn layout(layer: &Layer, ordered: bool) -> Vec<(Piece, TensorInfo)> {
         shape: vec![rows, bits::words_per_row(columns, bits)],
     };
     let scales = group.scale_shape(shape);
-    let mut pieces = vec![(Piece::Codes, words(shape, code.bits()))];
+    let codes = match code.strings(shape) {
+        Some(strings) => TensorInfo { dtype: Dtype::I32, shape: vec![strings.words()] },
+        None => words(shape, code.bits()),
+    };
+    let mut pieces = vec![(Piece::Codes, codes)];
     let mut kept = |scale, [inner, outermost]: [Piece; 2]| match scale {
         Scale::Float(kind) => pieces.push((inner, TensorInfo { dtype: dtype(kind), shape: scales.to_vec() })),
         Scale::PowerOfTwo => pieces.push((inner, TensorInfo { dtype: Dtype::F8_E8M0, shape: scales.to_vec() })),
@@ -376,6 +383,55 @@ mod tests {
         source.verify().unwrap();
     }
 
+    #[test]
+    fn strings_come_back_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(folder.path(), u64::MAX).unwrap();
+        let mut expected = Vec::new();
+        for code in ["trellis1:8", "trellis2:12", "trellis3:9", "trellis4:16"] {
+            for group in ["tensor", "row", "7"] {
+                for scale in ["f16", "e8m0", "int8/2:f32", "f16/min:f16"] {
+                    for (shape, ordered) in [([8, 3], false), ([255, 2], true), ([300, 40], true), ([777, 9], false)] {
+                        let packed = packed(&format!("{code}/{group}/{scale}"), shape, ordered, expected.len() as u64);
+                        let layer = format!("l{}", expected.len());
+                        writer.packed(&layer, packed.clone()).unwrap();
+                        expected.push((layer, packed));
+                    }
+                }
+            }
+        }
+        writer.finish().unwrap();
+        let source = Folder::open(folder.path()).unwrap();
+        for (layer, packed) in expected {
+            let scheme = packed.scheme();
+            assert_eq!(read(&source, &layer).unwrap(), Some(packed), "{scheme}");
+        }
+    }
+
+    #[test]
+    fn strings_that_are_none_are_refused() {
+        type Change = fn(&mut NamedTensor);
+        let cases: [(&str, usize, Change); 4] = [
+            ("shape [2, 16], expected [32]", 256, |codes| codes.shape = vec![2, 16]),
+            ("shape [31], expected [32]", 256, |codes| {
+                codes.shape = vec![31];
+                codes.bytes.truncate(124);
+            }),
+            ("padding of stored column 1", 257, |codes| *codes.bytes.last_mut().unwrap() = 4),
+            ("5 rows are too few for trellis2:12", 5, |_| {}),
+        ];
+        for (what, rows, change) in cases {
+            // Of 5 rows there is no matrix; they take as many words as 6 do.
+            let whole = packed("trellis2:12/tensor/f32", [rows.max(6), 2], false, 1);
+            let mut tensors = tensors("a", &whole);
+            change(&mut tensors[0]);
+            let coded = Layer { scheme: whole.scheme(), shape: [rows, 2] };
+            let (_folder, _, source) = open(&forge(&[("a", coded)], &tensors));
+            let error = read(&source.unwrap(), "a").unwrap_err().to_string();
+            assert!(error.contains("`a.qweight`") && error.contains(what), "{what}: {error}");
+        }
+    }
+
     /// A layer with every piece a layer can have.
     const RICH: &str = "uint3/7/uint5/2:f16";
 
@@ -480,8 +536,12 @@ mod tests {
 
     #[test]
     fn an_impossible_shape_is_refused_before_anything_is_read() {
-        let scheme = "uint3/tensor/f16".parse().unwrap();
-        for shape in [[0, 20], [3, 0], [usize::MAX, 2], [2, usize::MAX], [1 << 40, 1 << 40], [1 << 31, 1 << 31]] {
+        let schemes = ["uint3/tensor/f16", "trellis4:16/tensor/f16"].map(|scheme| scheme.parse().unwrap());
+        for (shape, scheme) in
+            [[0, 20], [3, 0], [usize::MAX, 2], [2, usize::MAX], [1 << 40, 1 << 40], [1 << 31, 1 << 31]]
+                .into_iter()
+                .flat_map(|shape| schemes.map(|scheme| (shape, scheme)))
+        {
             let (_folder, _, source) = open(&forge(&[("a", Layer { scheme, shape })], &[]));
             let source = source.unwrap();
             assert!(read(&source, "a").is_err(), "{shape:?}");

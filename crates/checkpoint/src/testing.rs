@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use quench_format::{Offsets, Packed, Scale, Scales, Scheme};
+use quench_format::{Offsets, Packed, Parts, Scale, Scales, Scheme, bits};
 
 use crate::native::NamedTensor;
 use crate::shard::{Shard, Slot};
@@ -23,13 +23,18 @@ pub fn names(folder: &Path) -> Vec<String> {
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
+    /// 64 bits.
+    pub fn step(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.step() % limit as u64) as usize
     }
 }
 
@@ -60,7 +65,8 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
         Some(minimums) => Offsets::Minimums(minimums),
         None => scheme.has_zeros().then(|| codes(area(grid), scheme.code.len())).into(),
     };
-    let codes = codes(area(shape), scheme.code.len());
+    let strings = scheme.code.strings(shape);
+    let codes = codes(area(shape), if strings.is_some() { 1 << scheme.code.bits() } else { scheme.code.len() });
     let order = ordered.then(|| {
         let mut order: Vec<u32> = (0..shape[1] as u32).collect();
         for last in (1..order.len()).rev() {
@@ -68,7 +74,19 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
         }
         order
     });
-    Packed::from_codes(scheme, shape, &codes, scales, offsets, order).unwrap()
+    let Some(strings) = strings else {
+        return Packed::from_codes(scheme, shape, &codes, scales, offsets, order).unwrap();
+    };
+    // Any bits are a string, where any windows are not.
+    let (mut words, mut own) = (vec![0; strings.words()], &codes[..]);
+    for band in 0..strings.bands() {
+        for column in 0..shape[1] {
+            let (string, rest) = own.split_at(strings.rows(band).len());
+            bits::pack_row(string, scheme.code.bits(), &mut words[strings.string(band, column)]);
+            own = rest;
+        }
+    }
+    Packed::new(scheme, shape, Parts { codes: words, scales, offsets, order }).unwrap()
 }
 
 /// The bytes of a safetensors file with any tensors and layers, whether they fit or not, and right checksums.

@@ -52,7 +52,7 @@ pub use layers::LayerError;
 pub use measured::{Estimate, Measured};
 pub use probe::Statements;
 pub use protocol::{Protocol, Text, Window};
-pub use quench_metrics::Bootstrap;
+pub use quench_metrics::{Bootstrap, Interval, Summary};
 pub use report::gate_table;
 pub use score::{CandidateScore, Comparison, ModelScore, Perplexity, Score};
 pub use sentences::{

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Mu};
-use crate::{FormatError, Grid, Minifloat, Octaves, geometric, grid, published};
+use crate::trellis::{self, Strings};
+use crate::{FormatError, Grid, Minifloat, Octaves, Trellis, geometric, grid, published};
 
 /// The width of a code, 1 to 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,7 +67,10 @@ const NONLINEAR4: [f32; 16] =
 
 /// What one code stands for. A weight is `scale * level(code)`, or `scale * (level(code) - zero)` where affine.
 ///
-/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `lns4:oct3.5`, `plog8`, `nf4`, `iq4nl`, `e2m1`, `e4m3`.
+/// Of most codes each weight has one of its own; of a [`Trellis`] the codes of a column overlap ([`Code::is_scalar`]).
+///
+/// Spelled, printed and serialized as `int4`, `uint4`, `slog5:mu8`, `lns4:oct3.5`, `plog8`, `nf4`, `iq4nl`, `e2m1`, `e4m3`,
+/// `trellis2:12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Integers `q = -2^(b-1) ..= 2^(b-1) - 1`, stored as `code = q + 2^(b-1)`.
@@ -115,6 +119,8 @@ pub enum Code {
     Nonlinear4,
     /// A minifloat; negative zero decodes to 0 and is never encoded.
     Float(Minifloat),
+    /// Windows of strings that run down the columns: neighbours share bits, so that a code is not chosen for one weight alone.
+    Trellis(Trellis),
 }
 
 impl Code {
@@ -142,9 +148,10 @@ impl Code {
         if bits.get() >= 2 { Some(Self::PublishedLog { bits }) } else { None }
     }
 
-    /// Bits of one code, 1 to 16.
+    /// Bits that each weight takes where it is stored, 1 to 16: for a trellis those of its own, `K`.
     pub const fn bits(self) -> u32 {
         match self {
+            Self::Trellis(trellis) => trellis.bits(),
             Self::Int { bits }
             | Self::Affine { bits }
             | Self::LogSigned { bits, .. }
@@ -158,19 +165,41 @@ impl Code {
         }
     }
 
-    /// How many codes there are, `2^bits`. Never zero, so there is no `is_empty`.
+    /// Bits of a code as a number, 1 to 16: those that are stored, or for a trellis those of a window, `L`.
+    pub const fn width(self) -> u32 {
+        match self {
+            Self::Trellis(trellis) => trellis.state(),
+            _ => self.bits(),
+        }
+    }
+
+    /// How many codes there are, `2^width`. Never zero, so there is no `is_empty`.
     #[expect(clippy::len_without_is_empty, reason = "a code is never empty")]
     pub const fn len(self) -> usize {
-        1 << self.bits()
+        1 << self.width()
+    }
+
+    /// True where the code of a weight may be chosen whatever those of its neighbours are; false for a trellis, whose codes only
+    /// an encoder of whole sequences finds ([`Trellis::encoder`]).
+    pub const fn is_scalar(self) -> bool {
+        !matches!(self, Self::Trellis(_))
+    }
+
+    /// Where the strings of a matrix `[out, in]` lie, for a trellis; others are packed in rows ([`crate::bits`]).
+    pub const fn strings(self, shape: [usize; 2]) -> Option<Strings> {
+        match self {
+            Self::Trellis(trellis) => Some(Strings::new(trellis, shape)),
+            _ => None,
+        }
     }
 
     /// The number `code` stands for at scale 1. Every kernel and every file is tested against this function.
     ///
     /// For [`Code::Affine`] it is the integer itself, zero point not taken off. In a loop use [`Grid::level`].
     ///
-    /// Panics where `code` has more than [`Code::bits`] bits.
+    /// Panics where `code` has more than [`Code::width`] bits.
     pub fn level(self, code: u16) -> f32 {
-        assert!(usize::from(code) < self.len(), "code {code} does not fit in {} bits", self.bits());
+        assert!(usize::from(code) < self.len(), "code {code} does not fit in {} bits", self.width());
         match self {
             Self::Int { .. } => f32::from(code) - f32::from(self.zero_code()),
             Self::Affine { .. } => f32::from(code),
@@ -180,13 +209,17 @@ impl Code {
             Self::Normal4 => NORMAL4[usize::from(code)],
             Self::Nonlinear4 => NONLINEAR4[usize::from(code)],
             Self::Float(float) => self.signed(code, |k| float.magnitude(k)),
+            Self::Trellis(_) => trellis::level(u32::from(code)),
         }
     }
 
     /// The code whose level is nearest to `x`; a tie goes to the even code, not-a-number to the code of 0.
     ///
     /// `x` beyond the levels takes the outermost one. In a loop use [`Grid::nearest`], which gives the same codes.
+    ///
+    /// Panics where the code is not [scalar](Code::is_scalar): its neighbours have a say.
     pub fn nearest(self, x: f32) -> u16 {
+        self.assert_scalar();
         match self {
             Self::Int { bits } if bits.get() > 1 => grid::nearest_int(bits.get(), x),
             Self::Affine { bits } => grid::nearest_affine(bits.get(), x, 0),
@@ -221,7 +254,7 @@ impl Code {
         }
     }
 
-    /// All levels in code order: the lookup table a kernel may use, `[2^bits]`.
+    /// All levels in code order: the lookup table a kernel may use, `[2^width]`.
     pub fn levels(self) -> Vec<f32> {
         (0..self.len()).map(|code| self.level(code as u16)).collect()
     }
@@ -240,7 +273,8 @@ impl Code {
     ///
     /// `Int`: `2^(b-1) - 1`, so that `-2^(b-1)` is never needed (1 where b = 1, which has -1 and 0 only);
     /// `Affine`: `2^b - 1`, the whole range; `LogSigned`, `Geometric`, `Normal4`: 1; `PublishedLog`: `log2(2^B - 1) / B`
-    /// (1 where b = 2, which has 0 only); `Nonlinear4`: 113; `E2M1`: 6; `E4M3`: 448.
+    /// (1 where b = 2, which has 0 only); `Nonlinear4`: 113; `E2M1`: 6; `E4M3`: 448; `Trellis`: 3.01 to 3.28, which is no guide to
+    /// its scale ([`Trellis::gain`]).
     pub fn max_level(self) -> f32 {
         match self {
             Self::Int { bits } => ((1_u32 << (bits.get() - 1)) - 1).max(1) as f32,
@@ -250,17 +284,20 @@ impl Code {
             Self::PublishedLog { bits } if bits.get() <= 2 => 1.0,
             Self::PublishedLog { bits } => published::magnitude(self.top(), bits.get() - 1),
             Self::Float(float) => float.magnitude(float.top()),
+            Self::Trellis(_) => self.levels().into_iter().fold(0.0, f32::max),
         }
     }
 
     /// The code that stands for 0 (for [`Code::Affine`], for the integer 0, zero point not taken off; for [`Code::Nonlinear4`],
-    /// which has no 0, for 1).
+    /// which has no 0, for 1; for [`Code::Trellis`], of which not all have one, for -0.007).
     pub const fn zero_code(self) -> u16 {
         match self {
             Self::Int { bits } => 1 << (bits.get() - 1),
             Self::Normal4 => 7,
             Self::Nonlinear4 => 8,
             Self::PublishedLog { .. } => 1,
+            // The smallest level of the windows below 2^8, which all of them have.
+            Self::Trellis(_) => 102,
             Self::Affine { .. } | Self::LogSigned { .. } | Self::Geometric { .. } | Self::Float(_) => 0,
         }
     }
@@ -270,8 +307,13 @@ impl Code {
         match self {
             Self::Int { bits } => (1_u32 << (bits.get() - 1)) as f32,
             Self::Nonlinear4 => -NONLINEAR4[0],
+            Self::Trellis(_) => -trellis::level(0),
             _ => self.max_level(),
         }
+    }
+
+    pub(crate) fn assert_scalar(self) {
+        assert!(self.is_scalar(), "no nearest code of {self}: its neighbours share bits");
     }
 
     pub(crate) fn check(self) -> Result<(), FormatError> {
@@ -285,9 +327,10 @@ impl Code {
         }
     }
 
-    /// How many levels can be encoded: all but negative zero and what is not a number.
+    /// How many levels can be encoded one by one: all but negative zero and what is not a number, and none of a trellis.
     pub(crate) fn ranks(self) -> usize {
         match self {
+            Self::Trellis(_) => 0,
             Self::Int { .. } | Self::Affine { .. } | Self::Normal4 | Self::Nonlinear4 => self.len(),
             Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
                 2 * self.magnitudes() + 1
@@ -298,7 +341,7 @@ impl Code {
     /// The code of the `rank`-th smallest level that can be encoded.
     pub(crate) fn at_rank(self, rank: usize) -> u16 {
         match self {
-            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 | Self::Nonlinear4 => rank as u16,
+            Self::Int { .. } | Self::Affine { .. } | Self::Normal4 | Self::Nonlinear4 | Self::Trellis(_) => rank as u16,
             Self::LogSigned { .. } | Self::Geometric { .. } | Self::PublishedLog { .. } | Self::Float(_) => {
                 let (top, count) = (usize::from(self.top()), self.magnitudes());
                 if rank < count { self.sign() | (top - rank) as u16 } else { self.zero_code() + (rank - count) as u16 }
@@ -357,7 +400,7 @@ pub(crate) mod tests {
         Code::PublishedLog { bits: Bits::new(bits).unwrap() }
     }
 
-    /// Every kind of code at every width, those with a parameter at several values of it.
+    /// Every kind of scalar code at every width, those with a parameter at several values of it.
     pub(crate) fn every_code() -> Vec<Code> {
         let mut codes =
             vec![Code::Normal4, Code::Nonlinear4, Code::Float(Minifloat::E2M1), Code::Float(Minifloat::E4M3)];
@@ -374,6 +417,10 @@ pub(crate) mod tests {
 
     pub(crate) fn any_code() -> impl Strategy<Value = Code> {
         prop::sample::select(every_code())
+    }
+
+    pub(crate) fn trellis(bits: u32, state: u32) -> Code {
+        Code::Trellis(Trellis::new(bits, state).unwrap())
     }
 
     /// The definition: try all codes.
@@ -562,6 +609,34 @@ pub(crate) mod tests {
         }
         let one = Bits::new(1).unwrap();
         assert_eq!((Code::geometric(one, Octaves::new(4.0).unwrap()), Code::published_log(one)), (None, None));
+    }
+
+    #[test]
+    fn a_trellis_has_more_codes_than_its_weights_have_bits() {
+        for bits in 1..=4 {
+            for state in 8..=16 {
+                let code = trellis(bits, state);
+                assert_eq!((code.bits(), code.width(), code.len()), (bits, state, 1 << state));
+                assert!(!code.is_scalar() && !code.is_affine() && code.check().is_ok());
+                let (levels, grid) = (code.levels(), code.grid());
+                assert!(levels.iter().enumerate().all(|(window, level)| grid.level(window as u16) == *level));
+                assert!(levels.iter().all(|level| level.abs() <= code.reach()));
+                assert!((3.01..3.29).contains(&code.max_level()) && code.reach() == -levels[0], "{}", code.max_level());
+                assert!((-0.007..-0.006).contains(&code.level(code.zero_code())));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no nearest code of trellis2:12: its neighbours share bits")]
+    fn the_nearest_code_of_a_trellis_is_a_panic() {
+        trellis(2, 12).nearest(0.5);
+    }
+
+    #[test]
+    #[should_panic(expected = "no nearest code of trellis2:12: its neighbours share bits")]
+    fn the_nearest_code_on_the_grid_of_a_trellis_is_a_panic() {
+        trellis(2, 12).grid().nearest(0.5);
     }
 
     /// Numbers around the levels of a code: on them, half-way between, one ulp beside, and anywhere.

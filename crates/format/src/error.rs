@@ -21,6 +21,44 @@ pub enum FormatError {
         /// The code given.
         code: Code,
     },
+    /// A code whose neighbours share bits where each number needs one of its own: for scales or minimums.
+    #[error("{code} is no code of scales or minimums: its neighbours share bits")]
+    SharedBits {
+        /// The code given.
+        code: Code,
+    },
+    /// A matrix with fewer rows than a window of its trellis code reads.
+    #[error("{rows} rows are too few for {code}, whose windows go down {least} of them")]
+    ShortString {
+        /// The code given.
+        code: Code,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Rows that it needs.
+        least: usize,
+    },
+    /// A window of a trellis code has bits that are not those of the windows after it in its column.
+    #[error(
+        "codes: window {found:#x} in row {row} of stored column {column} does not agree with its neighbours, which make it {expected:#x}"
+    )]
+    Window {
+        /// Row of the window.
+        row: usize,
+        /// Stored column of the window.
+        column: usize,
+        /// The window given.
+        found: u16,
+        /// The window that the own bits of all weights of the column make.
+        expected: u16,
+    },
+    /// The bits of a string's last word that belong to no weight are not all zero.
+    #[error("codes: the padding of stored column {column} after the string that begins in row {row} is not zero")]
+    StringPadding {
+        /// Stored column of the string.
+        column: usize,
+        /// First row of the string.
+        row: usize,
+    },
     /// A weight that a code without a scale cannot hold.
     #[error("weights[{index}]: {value} is outside [-1, 1]; divide the weights by their largest magnitude first")]
     OutsideUnit {
@@ -48,7 +86,7 @@ pub enum FormatError {
         index: usize,
         /// The code given.
         value: u16,
-        /// Bits a code has.
+        /// Bits a code has as a number.
         bits: u32,
     },
     /// The bits of a row's last word that belong to no code are not all zero.

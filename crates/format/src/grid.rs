@@ -1,11 +1,11 @@
 //! The levels of a code prepared for loops: nearest level and level of a code without recomputing either.
 
-use crate::Code;
+use crate::{Code, trellis};
 
 /// A code's levels, built once and asked for every weight.
 ///
 /// Integer codes are answered by arithmetic, all others by a search over the boundaries between levels. Both answers are
-/// those of [`Code::nearest`] and [`Code::level`], to the bit.
+/// those of [`Code::nearest`] and [`Code::level`], to the bit. A trellis has levels but no nearest code.
 #[derive(Clone, Debug)]
 pub struct Grid {
     code: Code,
@@ -29,6 +29,7 @@ enum Kind {
         /// By rank.
         codes: Box<[u16]>,
     },
+    Windows,
 }
 
 /// Boundaries compared at once, by counting: a few vector instructions, where a binary search waits for each step.
@@ -40,6 +41,7 @@ impl Grid {
         let kind = match code {
             Code::Int { bits } if bits.get() > 1 => Kind::Int { bits: bits.get(), zero: f32::from(code.zero_code()) },
             Code::Affine { bits } => Kind::Affine { bits: bits.get() },
+            Code::Trellis(_) => Kind::Windows,
             _ => {
                 let levels = code.levels();
                 let codes: Box<[u16]> = (0..code.ranks()).map(|rank| code.at_rank(rank)).collect();
@@ -59,7 +61,7 @@ impl Grid {
         self.code
     }
 
-    /// The code whose level is nearest to `x`; as [`Code::nearest`].
+    /// The code whose level is nearest to `x`; as [`Code::nearest`], with its panic.
     #[inline]
     pub fn nearest(&self, x: f32) -> u16 {
         match &self.kind {
@@ -72,6 +74,10 @@ impl Grid {
                 let chunk = uppers.partition_point(|chunk| x > chunk[CHUNK - 1]);
                 let below: u32 = uppers[chunk].iter().map(|&upper| u32::from(x > upper)).sum();
                 codes[chunk * CHUNK + below as usize]
+            }
+            Kind::Windows => {
+                self.code.assert_scalar();
+                unreachable!("windows are not scalar")
             }
         }
     }
@@ -88,13 +94,14 @@ impl Grid {
 
     /// The number `code` stands for at scale 1; as [`Code::level`].
     ///
-    /// A code with too many bits panics where the levels are a table, and means nothing where they are integers.
+    /// A code with too many bits panics where the levels are a table, and means nothing where they are computed.
     #[inline]
     pub fn level(&self, code: u16) -> f32 {
         match &self.kind {
             Kind::Int { zero, .. } => f32::from(code) - zero,
             Kind::Affine { .. } => f32::from(code),
             Kind::Table { levels, .. } => levels[usize::from(code)],
+            Kind::Windows => trellis::level(u32::from(code)),
         }
     }
 }

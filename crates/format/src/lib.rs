@@ -9,7 +9,7 @@
 //!
 //! | choice | question | values |
 //! | --- | --- | --- |
-//! | [`Code`] | what number does a code stand for? | `int4` `uint4` `slog5:mu8` `lns4:oct3.5` `nf4` `e2m1` `e4m3` ..., 1 to 16 bits |
+//! | [`Code`] | what number does a code stand for? | `int4` `uint4` `slog5:mu8` `lns4:oct3.5` `nf4` `e2m1` `e4m3` `trellis2:12` ..., 1 to 16 bits |
 //! | [`Group`] | which weights share a scale? | `tensor`, `row`, or any number of columns of a row: `128` |
 //! | [`Scale`] | how is the scale itself kept? | `f32` `f16` `bf16` `e8m0`, or coded in turn: `int8/16:f32` |
 //! | [`Scale`] | does each group have a minimum, and how is it kept? | none, or as a scale is |
@@ -35,10 +35,9 @@
 //! Codes are packed tightly, least significant bit first, into `u32` words; every row starts on a new word ([`bits`]).
 //! The size is counted to the bit, row padding, scales, zeros and order included ([`Packed::bits_per_weight`]).
 //!
-//! Beside them stands the [`Trellis`], whose weights share bits and are therefore no codes of one number each: it is a type of
-//! its own, with its own encoder ([`trellis`]).
-//!
-//! Quantizers ask one question, *which code is nearest?*, of a [`Grid`] that they build once per code.
+//! Quantizers ask one question, *which code is nearest?*, of a [`Grid`] that they build once per code. The weights of a [`Trellis`]
+//! share bits, so that they are not asked one by one ([`Code::is_scalar`]): they are packed in strings down the columns, and have an
+//! encoder of their own ([`trellis`]).
 //!
 //! # Example
 //!

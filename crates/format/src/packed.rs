@@ -1,7 +1,7 @@
 //! A validated quantized matrix on the host, and the decode that says what it means.
 
 use crate::scheme::is_power_of_two;
-use crate::{Code, FormatError, Group, Scale, Scheme, bits};
+use crate::{Code, FormatError, Group, Scale, Scheme, Trellis, bits};
 
 /// The scales of a matrix, or its minimums, as its scheme keeps them. `groups` is [`Group::groups_per_row`].
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ impl From<Option<Vec<u16>>> for Offsets {
 /// What a quantized matrix consists of, not yet checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parts {
-    /// Packed codes, `[out, words_per_row]`; see [`crate::bits`].
+    /// Packed codes, `[out, words_per_row]`; see [`crate::bits`]. Of a trellis code, strings: see [`crate::trellis::Strings`].
     pub codes: Vec<u32>,
     /// Scales, one for each group.
     pub scales: Scales,
@@ -94,24 +94,17 @@ pub struct Packed {
 impl Packed {
     /// Checks `parts` against scheme and shape `[out, in]`.
     ///
-    /// Errors name the part and the position: a wrong length, padding that is not zero, scales of the wrong form, not
-    /// finite, not representable or overflowing, zero points or minimums missing, unasked for or out of range, an order that
-    /// is no permutation.
+    /// Errors name the part and the position: a wrong length, fewer rows than a window of a trellis code needs, padding that is not
+    /// zero, scales of the wrong form, not finite, not representable or overflowing, zero points or minimums missing, unasked for
+    /// or out of range, an order that is no permutation.
     pub fn new(scheme: Scheme, shape: [usize; 2], parts: Parts) -> Result<Self, FormatError> {
         check_scheme(scheme, shape)?;
-        let [rows, columns] = shape;
-        let width = scheme.code.bits();
-        let per_row = bits::words_per_row(columns, width);
-        check_length("codes", rows * per_row, parts.codes.len())?;
-        let padded = |row: &[u32]| !bits::padding_is_zero(row, columns, width);
-        if let Some(row) = parts.codes.chunks_exact(per_row).position(padded) {
-            return Err(FormatError::Padding { row });
-        }
+        check_words(scheme.code, shape, &parts.codes)?;
         let groups = scheme.group.scale_shape(shape);
         check_scales(SCALES, scheme.scale, groups, &parts.scales)?;
         check_offsets(scheme, groups, &parts.offsets)?;
         if let Some(order) = &parts.order {
-            check_order(columns, order)?;
+            check_order(shape[1], order)?;
         }
         let packed = Self { scheme, shape, parts };
         packed.check_reach()?;
@@ -120,6 +113,7 @@ impl Packed {
 
     /// Packs `codes [out, in]`, given in stored column order, and checks the rest as [`Packed::new`] does.
     ///
+    /// - `codes`: of a trellis code windows, which must agree with each other
     /// - `offsets`: zero points, `Some(zeros)` or `None`, or [`Offsets::Minimums`]
     pub fn from_codes(
         scheme: Scheme,
@@ -132,7 +126,10 @@ impl Packed {
         check_scheme(scheme, shape)?;
         check_length("codes", shape[0] * shape[1], codes.len())?;
         check_codes("codes", scheme.code, codes)?;
-        let codes = bits::pack(codes, shape[1], scheme.code.bits());
+        let codes = match scheme.code.strings(shape) {
+            Some(strings) => strings.pack(codes)?,
+            None => bits::pack(codes, shape[1], scheme.code.bits()),
+        };
         Self::new(scheme, shape, Parts { codes, scales, offsets: offsets.into(), order })
     }
 
@@ -156,9 +153,12 @@ impl Packed {
         self.parts
     }
 
-    /// The codes unpacked, `[out, in]` in stored column order.
+    /// The codes unpacked, `[out, in]` in stored column order; of a trellis code the windows.
     pub fn codes(&self) -> Vec<u16> {
-        bits::unpack(&self.parts.codes, self.shape[1], self.scheme.code.bits())
+        match self.scheme.code.strings(self.shape) {
+            Some(strings) => strings.windows(&self.parts.codes),
+            None => bits::unpack(&self.parts.codes, self.shape[1], self.scheme.code.bits()),
+        }
     }
 
     /// The scale of every group of every row, `[out, groups]`; with [`Group::Tensor`] the one scale, `out` times.
@@ -175,7 +175,7 @@ impl Packed {
     }
 
     /// The minimum of every group of every row, laid out and multiplied out as [`Packed::scale_values`]; `None` where the
-    /// matrix has none. [`crate::tiles`] have no place for them: who puts matrices on a device decodes such a one first.
+    /// matrix has none. [`crate::tiles`] have no place for them ([`Scheme::has_kernel`]).
     pub fn minimums(&self) -> Option<Vec<f32>> {
         let (minimum, minimums) = (self.scheme.minimum?, self.parts.offsets.minimums()?);
         Some(self.expand(self.multiplied_out(minimum, minimums)))
@@ -192,24 +192,39 @@ impl Packed {
     pub fn decode(&self) -> Vec<f32> {
         let [rows, columns] = self.shape;
         let (group, groups) = (self.scheme.group.size(columns), self.scheme.group.groups_per_row(columns));
-        let (grid, width) = (self.scheme.code.grid(), self.scheme.code.bits());
         let (scales, zeros, minimums) = (self.scale_values(), self.zero_values(), self.minimums());
         let mut decoded = vec![0.0; rows * columns];
-        let mut codes = vec![0; columns];
-        let words = self.parts.codes.chunks_exact(bits::words_per_row(columns, width));
-        for (row, (words, w)) in words.zip(decoded.chunks_exact_mut(columns)).enumerate() {
-            bits::unpack_row(words, width, &mut codes);
-            for (g, codes) in codes.chunks(group).enumerate() {
+        // Levels of one row, of some columns from `first`.
+        let mut put = |row: usize, mut first: usize, mut levels: &[f32]| {
+            let w = &mut decoded[row * columns..][..columns];
+            while !levels.is_empty() {
+                let g = first / group;
+                let (of_group, others) = levels.split_at(((g + 1) * group - first).min(levels.len()));
                 let scale = scales[row * groups + g];
                 let zero = zeros.as_ref().map_or(0.0, |zeros| zeros[row * groups + g]);
                 let minimum = minimums.as_ref().map(|minimums| minimums[row * groups + g]);
-                for (j, &code) in (g * group..).zip(codes) {
+                for (j, level) in (first..).zip(of_group) {
                     let column = self.parts.order.as_ref().map_or(j, |order| order[j] as usize);
-                    let product = scale * (grid.level(code) - zero);
+                    let product = scale * (level - zero);
                     // Not plus zero where there is none, which would lose the sign of a negative zero.
                     w[column] = minimum.map_or(product, |minimum| product + minimum);
                 }
+                (first, levels) = (first + of_group.len(), others);
             }
+        };
+        let words = &self.parts.codes;
+        if let Some(strings) = self.scheme.code.strings(self.shape) {
+            strings.by_row(words, Trellis::decode, put);
+            return decoded;
+        }
+        let (grid, bits) = (self.scheme.code.grid(), self.scheme.code.bits());
+        let (mut codes, mut levels) = (vec![0; columns], vec![0.0; columns]);
+        for (row, words) in words.chunks_exact(bits::words_per_row(columns, bits)).enumerate() {
+            bits::unpack_row(words, bits, &mut codes);
+            for (level, code) in levels.iter_mut().zip(&codes) {
+                *level = grid.level(*code);
+            }
+            put(row, 0, &levels);
         }
         decoded
     }
@@ -279,8 +294,32 @@ fn check_scheme(scheme: Scheme, shape: [usize; 2]) -> Result<(), FormatError> {
     let kept = [Some(scheme.scale), scheme.minimum];
     kept.into_iter().flatten().try_for_each(|scale| match scale {
         Scale::Float(_) | Scale::PowerOfTwo => Ok(()),
+        Scale::Nested { code, .. } if !code.is_scalar() => Err(FormatError::SharedBits { code }),
         Scale::Nested { code, .. } => code.check(),
-    })
+    })?;
+    match scheme.code.strings(shape).map(|strings| strings.least_rows()) {
+        Some(least) if rows < least => Err(FormatError::ShortString { code: scheme.code, rows, least }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that there are as many words of codes as there must be, and that what pads them is zero.
+fn check_words(code: Code, shape: [usize; 2], words: &[u32]) -> Result<(), FormatError> {
+    if let Some(strings) = code.strings(shape) {
+        check_length("codes", strings.words(), words.len())?;
+        return match strings.padded(words) {
+            Some((column, row)) => Err(FormatError::StringPadding { column, row }),
+            None => Ok(()),
+        };
+    }
+    let [rows, columns] = shape;
+    let per_row = bits::words_per_row(columns, code.bits());
+    check_length("codes", rows * per_row, words.len())?;
+    let padded = |row: &[u32]| !bits::padding_is_zero(row, columns, code.bits());
+    match words.chunks_exact(per_row).position(padded) {
+        Some(row) => Err(FormatError::Padding { row }),
+        None => Ok(()),
+    }
 }
 
 fn check_length(part: &'static str, expected: usize, found: usize) -> Result<(), FormatError> {
@@ -289,7 +328,7 @@ fn check_length(part: &'static str, expected: usize, found: usize) -> Result<(),
 
 fn check_codes(part: &'static str, code: Code, codes: &[u16]) -> Result<(), FormatError> {
     match codes.iter().position(|&value| usize::from(value) >= code.len()) {
-        Some(index) => Err(FormatError::CodeRange { part, index, value: codes[index], bits: code.bits() }),
+        Some(index) => Err(FormatError::CodeRange { part, index, value: codes[index], bits: code.width() }),
         None => Ok(()),
     }
 }
@@ -462,6 +501,69 @@ mod tests {
         let text = scheme("int4/tensor/e8m0/min:f32");
         let packed = Packed::from_codes(text, [2, 1], &[0, 15], Scales::Float(vec![0.5]), minimums, None).unwrap();
         assert_eq!((packed.decode(), packed.minimums()), (vec![6.0, 13.5], Some(vec![10.0, 10.0])));
+    }
+
+    /// 300 rows of 5 columns in groups of 2, columns reversed: the strings by hand, one after the other.
+    #[test]
+    fn strings_decode_by_hand() {
+        let (trellis, shape) = (Trellis::new(3, 9).unwrap(), [300, 5]);
+        let groups = 300 * 3;
+        let scales: Vec<f32> = (0..groups).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+        // 900 bits are 28 words and 4 bits.
+        let mut words: Vec<u32> = (0..5 * 29_u32).map(|i| i.wrapping_mul(0x9e37_79b1) ^ 0x5555).collect();
+        words.iter_mut().skip(28).step_by(29).for_each(|word| *word &= 15);
+        let parts = Parts {
+            codes: words.clone(),
+            scales: Scales::Float(scales.clone()),
+            offsets: Offsets::None,
+            order: Some(vec![4, 3, 2, 1, 0]),
+        };
+        let scheme = scheme("trellis3:9/2/f16");
+        let packed = Packed::new(scheme, shape, parts.clone()).unwrap();
+        let (codes, w) = (packed.codes(), packed.decode());
+        for (j, words) in words.chunks_exact(29).enumerate() {
+            for r in 0..300 {
+                let window = trellis.window(words, 300, r);
+                assert_eq!(u32::from(codes[r * 5 + j]), window);
+                assert_eq!(w[r * 5 + 4 - j], scales[r * 3 + j / 2] * crate::trellis::level(window), "{r} {j}");
+            }
+        }
+        assert_eq!(packed.storage_bits(), 5 * 29 * 32 + 16 * groups as u64 + 32 * 5);
+        let again = Packed::from_codes(scheme, shape, &codes, parts.scales, None, parts.order);
+        assert_eq!(again.as_ref(), Ok(&packed));
+    }
+
+    #[test]
+    fn damaged_strings_are_refused() {
+        use FormatError as E;
+        let make = |text: &str, shape: [usize; 2], words: usize, last: u32| {
+            let mut codes = vec![0; words];
+            codes.iter_mut().next_back().into_iter().for_each(|word| *word = last);
+            let scales = Scales::Float(vec![1.0]);
+            Packed::new(scheme(text), shape, Parts { codes, scales, offsets: Offsets::None, order: None })
+        };
+        let text = "trellis2:12/tensor/f32";
+        let code = scheme(text).code;
+        assert!(make(text, [300, 2], 38, 0x00ff_ffff).is_ok());
+        assert_eq!(make(text, [300, 2], 38, 0x0100_0000), Err(E::StringPadding { column: 1, row: 0 }));
+        assert_eq!(make(text, [300, 2], 37, 0), Err(E::Length { part: "codes", expected: 38, found: 37 }));
+        assert_eq!(make(text, [5, 2], 2, 0), Err(E::ShortString { code, rows: 5, least: 6 }));
+        assert!(make(text, [6, 2], 2, 0).is_ok());
+        let message = E::ShortString { code, rows: 5, least: 6 }.to_string();
+        assert_eq!(message, "5 rows are too few for trellis2:12, whose windows go down 6 of them");
+        let from = |windows: &[u16]| {
+            Packed::from_codes(scheme(text), [6, 1], windows, Scales::Float(vec![1.0]), None, None).unwrap_err()
+        };
+        assert_eq!(from(&[0, 0, 0, 0, 0, 4]), E::Window { row: 5, column: 0, found: 4, expected: 0 });
+        assert_eq!(
+            from(&[0, 0, 0, 0, 0, 4]).to_string(),
+            "codes: window 0x4 in row 5 of stored column 0 does not agree with its neighbours, which make it 0x0"
+        );
+        assert_eq!(from(&[0, 0, 0, 4096, 0, 0]), E::CodeRange { part: "codes", index: 3, value: 4096, bits: 12 });
+        let nested = Scale::Nested { code, group: Group::Row, outer: crate::FloatKind::F32 };
+        let nested = Scheme { scale: nested, ..scheme("int4/row/f32") };
+        let scales = Scales::Nested { codes: vec![0], outer: vec![1.0] };
+        assert_eq!(Packed::from_codes(nested, [1, 1], &[0], scales, None, None), Err(E::SharedBits { code }));
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Rotation {
 /// Hadamard of Sylvester's form, `[size, size]`, of length 1 in each row; `size` is a power of two.
 fn hadamard(size: usize) -> Vec<f64> {
     let root = (size as f64).sqrt().recip();
-    (0..size * size).map(|at| if (at / size & at % size).count_ones() % 2 == 0 { root } else { -root }).collect()
+    let even = |at: usize| ((at / size) & (at % size)).count_ones().is_multiple_of(2);
+    (0..size * size).map(|at| if even(at) { root } else { -root }).collect()
 }
 
 /// The real transform of Hartley, `[size, size]`, of length 1 in each row.

@@ -177,17 +177,27 @@ impl Scheme {
         self.code.is_affine() && self.minimum.is_none()
     }
 
+    /// True where products are made from the codes, which [`crate::tiles`] arrange for them; a matrix of another scheme, with minimums
+    /// or of a trellis code, is decoded when it is put on a device.
+    pub const fn has_kernel(self) -> bool {
+        self.minimum.is_none() && self.code.is_scalar()
+    }
+
     /// Bits that a matrix of this shape takes, column order not counted.
     ///
     /// ```text
     /// 32 * out * words_per_row  +  scales  +  zeros or minimums
     /// ```
     ///
+    /// where codes are packed in rows, and for a trellis 32 times the words of all strings ([`crate::trellis::Strings::words`]);
     /// with each scale at its kind's bits (nested: its code's bits, plus the outer scales at theirs), each zero point at
     /// the code's bits, and minimums as scales are.
     pub fn storage_bits(self, shape: [usize; 2]) -> u64 {
         let scales = self.group.scale_shape(shape);
-        let words = shape[0] as u64 * bits::words_per_row(shape[1], self.code.bits()) as u64;
+        let words = match self.code.strings(shape) {
+            Some(strings) => strings.words() as u64,
+            None => shape[0] as u64 * bits::words_per_row(shape[1], self.code.bits()) as u64,
+        };
         let zero_bits = if self.has_zeros() { count(scales) * u64::from(self.code.bits()) } else { 0 };
         let minimum_bits = self.minimum.map_or(0, |minimum| minimum.storage_bits(scales));
         u64::from(u32::BITS) * words + self.scale.storage_bits(scales) + zero_bits + minimum_bits
@@ -233,6 +243,10 @@ mod tests {
             ("int6/16/int8/16:f16", [64, 1024], 6.5625),
             ("iq4nl/32/int6/8:f16", [64, 1024], 4.25),
             ("e2m1/32/e8m0", [64, 1024], 4.25),
+            // Columns of 256 rows fill their words; of 300 rows, 600 bits are 19 words.
+            ("trellis2:12/128/f16", [512, 4096], 2.125),
+            ("trellis2:16/row/f16", [256, 1024], 2.0 + 16.0 / 1024.0),
+            ("trellis2:12/tensor/f32", [300, 8], 19.0 * 32.0 / 300.0 + 32.0 / 2400.0),
             // A row of 5 columns: 15 bits in a 32-bit word; groups of 2, 2 and 1.
             ("int3/2/bf16", [3, 5], (32.0 + 48.0) / 5.0),
         ];

@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{Bits, Code, FloatKind, FormatError, Group, Minifloat, Mu, Octaves, Scale, Scheme, Trellis};
 
 const CODE: &str = "int1..int16, uint1..uint16, slog2..slog16 (with :mu8 or another multiple of 0.5), \
-     lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, iq4nl, e2m1 or e4m3";
+     lns2..lns16 with :oct3.5 or another multiple of 0.25 to 32, plog2..plog16, nf4, iq4nl, e2m1, e4m3, or \
+     trellis1..trellis4 with :8..:16";
 const GROUP: &str = "tensor, row or a number of columns from 1 such as 128";
 const FLOAT: &str = "f32, f16 or bf16";
 const SCALE: &str = "f32, f16, bf16, e8m0 or nested code/group:float such as e4m3/16:f32";
@@ -41,6 +42,7 @@ impl fmt::Display for Code {
             Self::Nonlinear4 => f.write_str("iq4nl"),
             Self::Float(Minifloat::E2M1) => f.write_str("e2m1"),
             Self::Float(Minifloat::E4M3) => f.write_str("e4m3"),
+            Self::Trellis(trellis) => trellis.fmt(f),
         }
     }
 }
@@ -70,6 +72,8 @@ impl FromStr for Code {
             parts.and_then(|(bits, range)| Self::geometric(bits, range))
         } else if let Some(width) = text.strip_prefix("plog") {
             bits(width).and_then(Self::published_log)
+        } else if text.starts_with("trellis") {
+            text.parse().ok().map(Self::Trellis)
         } else {
             match text {
                 "nf4" => Some(Self::Normal4),
@@ -151,7 +155,11 @@ impl FromStr for Scale {
         let Some((group, outer)) = rest.split_once(':') else {
             return Err(unknown("scale", text, SCALE));
         };
-        Ok(Self::Nested { code: code.parse()?, group: group.parse()?, outer: outer.parse()? })
+        let code: Code = code.parse()?;
+        if !code.is_scalar() {
+            return Err(unknown("scale", text, SCALE));
+        }
+        Ok(Self::Nested { code, group: group.parse()?, outer: outer.parse()? })
     }
 }
 
@@ -257,7 +265,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::code::tests::any_code;
+    use crate::code::tests::{any_code, trellis};
 
     fn any_group() -> impl Strategy<Value = Group> {
         prop_oneof![
@@ -275,8 +283,14 @@ mod tests {
             float.prop_map(Scale::Float),
             nested.prop_map(|(code, group, outer)| Scale::Nested { code, group, outer }),
         ];
-        (any_code(), any_group(), scale.clone(), prop::option::of(scale))
-            .prop_map(|(code, group, scale, minimum)| Scheme { code, group, scale, minimum })
+        let trellis = (1_u32..=4, 8_u32..=16).prop_map(|(bits, state)| trellis(bits, state));
+        let code = prop_oneof![6 => any_code(), 1 => trellis];
+        (code, any_group(), scale.clone(), prop::option::of(scale)).prop_map(|(code, group, scale, minimum)| Scheme {
+            code,
+            group,
+            scale,
+            minimum,
+        })
     }
 
     #[test]
@@ -295,6 +309,8 @@ mod tests {
             "e2m1/32/e8m0",
             "uint4/32/f16/min:f16",
             "uint4/32/uint6/8:f16/min:uint6/8:f16",
+            "trellis2:12/128/f16",
+            "trellis3:16/row/int8/16:f32",
         ] {
             assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);
         }
@@ -331,6 +347,9 @@ mod tests {
             "fp4",
             "int4 ",
             "uint",
+            "trellis2",
+            "trellis5:12",
+            "trellis2:012",
         ] {
             let error = text.parse::<Code>().unwrap_err();
             assert!(error.to_string().starts_with(&format!("unknown code `{text}`: expected int1..int16")), "{error}");
@@ -338,7 +357,8 @@ mod tests {
         for text in ["", "0", "-1", "+1", "01", "4294967296", "rows", "1.5"] {
             assert!(text.parse::<Group>().is_err(), "{text}");
         }
-        for text in ["", "f8", "int8", "int8/16", "int8/16:", "int8/16:f8", "/16:f32", "int8:f32"] {
+        for text in ["", "f8", "int8", "int8/16", "int8/16:", "int8/16:f8", "/16:f32", "int8:f32", "trellis2:8/16:f32"]
+        {
             assert!(text.parse::<Scale>().is_err(), "{text}");
         }
         for text in [
@@ -385,7 +405,7 @@ mod tests {
                 "{error}"
             );
         }
-        assert!("trellis2:12".parse::<Code>().is_err());
+        assert_eq!("trellis2:12".parse(), Ok(trellis(2, 12)));
     }
 
     #[test]

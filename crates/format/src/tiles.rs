@@ -238,9 +238,9 @@ impl Tiles {
     ///
     /// # Panics
     ///
-    /// If the matrix has minimums, which have no place in tiles: decode it instead ([`Packed::minimums`]).
+    /// If the matrix has minimums or a trellis code, which have no place in tiles: decode it instead ([`Scheme::has_kernel`]).
     pub fn new(packed: &Packed) -> Self {
-        assert!(packed.scheme().minimum.is_none(), "no tiles for {}: minimums have no place in them", packed.scheme());
+        assert!(packed.scheme().has_kernel(), "no tiles for {}: it has no kernel", packed.scheme());
         let layout = Layout::new(packed.scheme(), packed.shape());
         Self {
             layout,

@@ -28,13 +28,14 @@
 //! let scale = 0.707 * trellis.gain();
 //!
 //! let mut words = vec![0; trellis.words(x.len())];
-//! trellis.encoder(x.len()).encode(Sequence { x: &x, h: None, scale }, &mut words);
+//! let error = trellis.encoder(x.len()).encode(Sequence { x: &x, h: None, scales: &[scale; 256] }, &mut words);
 //! assert_eq!(words.len(), 16); // 512 bits
+//! assert!(error / 256.0 < 0.08 * 0.5);
 //!
 //! let mut levels = vec![0.0; x.len()];
 //! trellis.decode(&words, &mut levels);
-//! let error: f32 = x.iter().zip(&levels).map(|(x, level)| (x - scale * level).powi(2)).sum();
-//! assert!(error / 256.0 < 0.08 * 0.5);
+//! let squares: f32 = x.iter().zip(&levels).map(|(x, level)| (x - scale * level).powi(2)).sum();
+//! assert!((f64::from(squares) - error).abs() < 1e-3);
 //! # Ok::<(), quench_format::FormatError>(())
 //! ```
 //!
@@ -42,12 +43,16 @@
 //! string this is, read from the other end.
 
 mod encoder;
+mod isa;
+mod strings;
+mod viterbi;
 
 use crate::bits;
 
 pub use encoder::{Encoder, Sequence};
+pub use strings::Strings;
 
-/// Weights of a sequence where nothing asks for another length: a tile of 16 rows and 16 columns.
+/// Weights of a sequence where the matrix has as many rows; one takes 256 to 511 where they do not divide its rows.
 pub const TILE: usize = 256;
 
 const WORD: usize = u32::BITS as usize;
@@ -125,46 +130,61 @@ impl Trellis {
     /// # Panics
     /// If the number of words is wrong, or the string is shorter than a window.
     pub fn decode(self, words: &[u32], levels: &mut [f32]) {
-        let length = levels.len();
+        self.unpack(words, levels, level);
+    }
+
+    /// The windows of a sequence, `[length]`, overwritten.
+    ///
+    /// - `words`: `[words(length)]`
+    ///
+    /// # Panics
+    /// If the number of words is wrong, or the string is shorter than a window.
+    pub fn windows(self, words: &[u32], windows: &mut [u16]) {
+        self.unpack(words, windows, |window| window as u16);
+    }
+
+    /// `values[t] = of(window[t])`.
+    fn unpack<T>(self, words: &[u32], values: &mut [T], of: impl Fn(u32) -> T) {
+        let length = values.len();
         self.assert_string(words, length);
         // Blocks of 32 weights begin with a word; those whose windows end within the next word, which is word 0 after the last.
         let beyond = (self.state() - self.bits()).div_ceil(self.bits()) as usize;
         let whole = if length.is_multiple_of(WORD) { length } else { (length - beyond) / WORD * WORD };
-        let (blocks, rest) = levels.split_at_mut(whole);
+        let (blocks, rest) = values.split_at_mut(whole);
         match self.bits {
-            1 => self.decode_blocks::<1>(words, blocks),
-            2 => self.decode_blocks::<2>(words, blocks),
-            3 => self.decode_blocks::<3>(words, blocks),
-            _ => self.decode_blocks::<4>(words, blocks),
+            1 => self.unpack_blocks::<1, T>(words, blocks, &of),
+            2 => self.unpack_blocks::<2, T>(words, blocks, &of),
+            3 => self.unpack_blocks::<3, T>(words, blocks, &of),
+            _ => self.unpack_blocks::<4, T>(words, blocks, &of),
         }
-        for (t, x) in rest.iter_mut().enumerate() {
-            *x = level(self.window(words, length, whole + t));
+        for (t, value) in rest.iter_mut().enumerate() {
+            *value = of(self.window(words, length, whole + t));
         }
     }
 
-    fn decode_blocks<const K: usize>(self, words: &[u32], levels: &mut [f32]) {
+    fn unpack_blocks<const K: usize, T>(self, words: &[u32], values: &mut [T], of: impl Fn(u32) -> T) {
         let mask = (1 << self.state) - 1;
         let next = words.iter().skip(K).step_by(K).chain(&words[..1]);
-        for ((levels, words), next) in
-            levels.as_chunks_mut::<WORD>().0.iter_mut().zip(words.as_chunks::<K>().0).zip(next)
+        for ((values, words), next) in
+            values.as_chunks_mut::<WORD>().0.iter_mut().zip(words.as_chunks::<K>().0).zip(next)
         {
             let windows: [u32; WORD] = std::array::from_fn(|t| {
                 let (at, shift) = (K * t / WORD, K * t % WORD);
                 let high = if at + 1 < K { words[at + 1] } else { *next };
                 ((u64::from(high) << WORD | u64::from(words[at])) >> shift) as u32 & mask
             });
-            for (x, window) in levels.iter_mut().zip(windows) {
-                *x = level(window);
+            for (value, window) in values.iter_mut().zip(windows) {
+                *value = of(window);
             }
         }
     }
 
-    /// An encoder for sequences of `length` weights.
+    /// An encoder for sequences of up to `longest` weights.
     ///
     /// # Panics
-    /// If the string is shorter than a window.
-    pub fn encoder(self, length: usize) -> Encoder {
-        Encoder::new(self, length)
+    /// If the string of so many is shorter than a window.
+    pub fn encoder(self, longest: usize) -> Encoder {
+        Encoder::new(self, longest)
     }
 
     fn assert_string(self, words: &[u32], length: usize) {

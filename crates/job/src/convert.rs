@@ -12,7 +12,7 @@ use quench_checkpoint::lsq::LSQ_WEIGHTS;
 use quench_checkpoint::native::{self, NamedTensor};
 use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
 use quench_format::Packed;
-use quench_models::companion;
+use quench_models::{TURNED_MLP, companion};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -136,6 +136,11 @@ impl Conversion {
             && from == to
         {
             return Err(JobError::OutputIsInput { path: self.to.clone() });
+        }
+        let ours = matches!(self.container, Container::Quench | Container::Lsq);
+        let turned = || self.companion("config.json").is_ok_and(|config| config[TURNED_MLP] == Value::Bool(true));
+        if !ours && turned() {
+            return Err(JobError::Turned { path: self.from.clone(), key: TURNED_MLP, container: self.container });
         }
         match self.is_file()? {
             true => self.write_file(source, observe),
@@ -318,7 +323,11 @@ impl Conversion {
     /// What the configuration will say of the quantization.
     fn mark(&self, source: &dyn Source) -> Result<Mark, JobError> {
         let layers = dialect::layers(source);
-        let Some(first) = layers.first() else { return Ok(Mark::AsItIs) };
+        let Some(first) = layers.first() else {
+            // What the source decodes is dense from now on.
+            let said = source.quantization().and_then(|config| config.get("quant_method")).and_then(Value::as_str);
+            return Ok(if matches!(said, Some("exl3" | "bitsandbytes")) { Mark::None } else { Mark::AsItIs });
+        };
         let spelling = match (self.container, self.container.foreign()) {
             (Container::Safetensors, _) => return Ok(Mark::None),
             (_, Some(spelling)) => spelling,
@@ -327,8 +336,11 @@ impl Conversion {
             _ => Dialect::Native,
         };
         let matrices = source.names().into_iter().filter_map(|name| name.strip_suffix(".weight"));
-        let is_matrix =
-            |layer: &&str| source.info(&format!("{layer}.weight")).is_some_and(|info| info.shape.len() == 2);
+        let is_matrix = |layer: &&str| {
+            // Some dialects have the codes of a packed layer under this name.
+            let packed = layers.iter().any(|known| known == *layer);
+            !packed && source.info(&format!("{layer}.weight")).is_some_and(|info| info.shape.len() == 2)
+        };
         let dense: Vec<String> = matrices.filter(is_matrix).map(str::to_owned).collect();
         Ok(Mark::Set(spelling.config(&read(source, first)?, &dense)))
     }

@@ -62,6 +62,20 @@ pub enum JobError {
         /// The folder.
         path: PathBuf,
     },
+    /// A network with activations that are turned as it runs would go where nobody turns them.
+    #[error(
+        "{} has `{key}` in its config.json: some of its matrices are stored turned, and readers of {container} would not turn what \
+         they read; use --to quench or --to lsq, or quantize again without rotate-mlp",
+        .path.display()
+    )]
+    Turned {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What was asked for.
+        container: Container,
+    },
     /// The result would replace the checkpoint that it is made from.
     #[error("{} is the input itself; name another output", .path.display())]
     OutputIsInput {

@@ -15,7 +15,7 @@ use crate::save::{GATES, LEDGER, RECIPE, elements};
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     /// `"lsq"` for an `.lsq` file, `"quench"` for another checkpoint with packed layers in our dialect, the name of another
-    /// tool's dialect (`"gptq"`, `"awq"`, `"compressed-tensors"`), `"dense"` otherwise.
+    /// tool's dialect (`"gptq"`, `"awq"`, `"compressed-tensors"`, `"bitsandbytes"`), `"dense"` otherwise.
     pub dialect: String,
     /// Every layer and every other tensor, in the order of their names.
     pub rows: Vec<Row>,

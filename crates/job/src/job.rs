@@ -11,12 +11,15 @@ use quench_models::text::TextSource;
 use quench_models::{Decoder, Encoder, Kind, ResNet};
 use quench_nn::Model;
 use quench_quantize::recipe::Evaluation;
-use quench_quantize::{Entry, Event, Ledger, Plan, QuantizeError, Recipe, run};
+use quench_quantize::{
+    Balance, Entry, Event, Ledger, Method, Plan, QuantizeError, Recipe, balance, rounding_gain, run,
+};
 
 use crate::JobError;
+use crate::card::{Base, card};
 use crate::fingerprint::Fingerprint;
 use crate::journal::DiskJournal;
-use crate::report::{CascadeVerdict, Report, Seconds, Size};
+use crate::report::{CascadeVerdict, Report, Seconds, Size, Transformed};
 use crate::save::{self, Save};
 use crate::subject::{Inputs, Subject};
 
@@ -62,7 +65,7 @@ pub enum Overwrite {
 pub enum Step<'a> {
     /// A phase begins.
     Phase {
-        /// `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
+        /// `"awq"`, `"smoothquant"`, `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
         name: &'static str,
         /// Steps in it.
         total: usize,
@@ -154,7 +157,6 @@ impl Job {
     fn run_as<M: Subject>(&self, dense: &Folder, observe: Observe<'_>) -> Result<Report, JobError> {
         let mut model = M::from_folder(&self.model, &self.device)?;
         let plan = self.plan_for(&model)?;
-        model.transform(&plan.transforms)?;
         let mut staging = self.staging()?;
         match self.run_in(&mut staging, dense, &mut model, plan, observe) {
             Ok(mut report) => {
@@ -182,6 +184,7 @@ impl Job {
     ) -> Result<Report, JobError> {
         let mut seconds = Seconds::default();
         let clock = Instant::now();
+        let base = Base::of(&self.model)?;
         let inputs = self.inputs(&plan, model)?;
         let settings = self.settings(model);
         let tasks = match self.evaluation.is_empty() {
@@ -208,23 +211,25 @@ impl Job {
             error => JobError::Quantize(error),
         };
         let clock = Instant::now();
+        let transforms = transform(model, &plan, &inputs.batches, observe).map_err(|error| match error {
+            JobError::Quantize(error) => interrupted(error),
+            error => error,
+        })?;
+        let mut direct = direct(&plan).filter(|_| tasks.is_some()).map(|plan| (plan, model.clone()));
         let mut journal = DiskJournal::new(work.join("result"));
         let ledger = quantize(model, &plan, &inputs.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
-        let direct = direct(&plan);
-        let mut direct_model = None;
-        if let Some(direct) = direct.as_ref().filter(|_| tasks.is_some()) {
-            let mut model = M::from_folder(&self.model, &self.device)?;
-            model.transform(&plan.transforms)?;
+        if let Some((plan, model)) = &mut direct {
             let mut journal = DiskJournal::new(work.join("direct"));
-            quantize(&mut model, direct, &inputs.batches, &mut journal, "quantize directly", observe)
-                .map_err(interrupted)?;
-            direct_model = Some(model);
+            quantize(model, plan, &inputs.batches, &mut journal, "quantize directly", observe).map_err(interrupted)?;
         }
         seconds.quantize = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
         let comparison = match &tasks {
-            Some(tasks) => Some(self.compare(model, direct_model.as_mut(), tasks, &settings, &work, observe)?),
+            Some(tasks) => {
+                let direct = direct.as_mut().map(|(_, model)| model);
+                Some(self.compare(model, direct, tasks, &settings, &work, observe)?)
+            }
             None => None,
         };
         seconds.evaluate = clock.elapsed().as_secs_f64();
@@ -241,27 +246,14 @@ impl Job {
 
         let clock = Instant::now();
         broken(observe(Step::Phase { name: "save", total: 1 }), &work)?;
-        let save = Save {
-            folder: dense.path(),
-            dense: model.source().as_ref(),
-            marks: model.marks(),
-            sections: &sections,
-            recipe: &self.recipe,
-            plan: &plan,
-            ledger: &ledger,
-            gates: &verdict,
-            max_shard_bytes: MAX_SHARD_BYTES,
-        };
-        save.write(&staging.model())?;
-        seconds.save = clock.elapsed().as_secs_f64();
-
-        Ok(Report {
+        let mut report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
             output: self.output.clone(),
             device,
             recipe: self.recipe.clone(),
             plan,
+            transforms,
             ledger,
             size,
             cascade: comparison.as_ref().and_then(CascadeVerdict::new),
@@ -269,7 +261,23 @@ impl Job {
             gates,
             calibration: inputs.size,
             seconds,
-        })
+        };
+        let save = Save {
+            folder: dense.path(),
+            dense: model.source().as_ref(),
+            marks: model.marks(),
+            sections: &sections,
+            recipe: &self.recipe,
+            plan: &report.plan,
+            ledger: &report.ledger,
+            gates: &verdict,
+            card: &card(&report, M::KIND, &base),
+            base_card: base.card.as_deref(),
+            max_shard_bytes: MAX_SHARD_BYTES,
+        };
+        save.write(&staging.model())?;
+        report.seconds.save = clock.elapsed().as_secs_f64();
+        Ok(report)
     }
 
     fn staging(&self) -> Result<Staging, JobError> {
@@ -284,12 +292,13 @@ impl Job {
 
     /// Calibration inputs, if a method needs any.
     fn inputs<M: Subject>(&self, plan: &Plan, model: &M) -> Result<Inputs<M::Input>, JobError> {
-        let mut treatments = plan.layers.iter().filter_map(|layer| layer.treatment.as_ref());
-        match treatments.find(|treatment| treatment.method.needs_gram()) {
+        let treatments = plan.layers.iter().filter_map(|layer| layer.treatment.as_ref());
+        let methods = treatments.map(|treatment| &treatment.method);
+        let mut methods = methods.filter(|method| method.needs_gram()).map(Method::described);
+        let mut balances = plan.transforms.iter().filter_map(|transform| transform.balance()).map(Balance::name);
+        match methods.next().or_else(|| balances.next()) {
             None => Ok(Inputs::none()),
-            Some(treatment) if self.calibration.is_empty() => {
-                Err(JobError::NoCalibration { method: treatment.method.described(), data: M::DATA })
-            }
+            Some(method) if self.calibration.is_empty() => Err(JobError::NoCalibration { method, data: M::DATA }),
             Some(_) => model.calibration(&self.model, &self.calibration, &self.recipe.calibration, &self.device),
         }
     }
@@ -342,6 +351,63 @@ fn direct(plan: &Plan) -> Option<Plan> {
     (direct != *plan).then_some(direct)
 }
 
+/// What plain rounding must gain by a rotation, in dB, for it to be done: below, what the prediction does not see decides, and on
+/// ref-llama that was a loss (`docs/results.md`).
+const LEAST_GAIN: f64 = 0.05;
+
+/// Does the transforms of a plan in their order.
+fn transform<M: Subject>(
+    model: &mut M,
+    plan: &Plan,
+    batches: &[M::Input],
+    observe: Observe<'_>,
+) -> Result<Vec<Transformed>, JobError> {
+    let mut done = Vec::with_capacity(plan.transforms.len());
+    for transform in plan.transforms.iter().copied() {
+        let phase = transform.balance().map_or("transform", Balance::name);
+        done.push(if let Some(how) = transform.balance() {
+            let balanced = balance(model, plan, how, batches, &mut steps(phase, 1, observe))?;
+            model.rescale(&balanced.factors)?;
+            let gains = balanced.gains.len();
+            let gain = (gains > 0).then(|| balanced.gains.values().sum::<f64>() / gains as f64);
+            Transformed { transform, applied: !balanced.factors.is_empty(), gain }
+        } else {
+            let mut changed = model.clone();
+            let mut applied = changed.transform(transform)?;
+            let mut gain = None;
+            if applied && transform.is_rotation() {
+                let predicted = rounding_gain(&mut model.clone(), &mut changed.clone(), plan)?;
+                (applied, gain) = (predicted > LEAST_GAIN, Some(predicted));
+            }
+            if applied {
+                *model = changed;
+            }
+            Transformed { transform, applied, gain }
+        });
+    }
+    Ok(done)
+}
+
+/// The events of walks through a network as steps of a job.
+fn steps<'a>(
+    phase: &'static str,
+    stages: usize,
+    observe: &'a mut (dyn FnMut(Step<'_>) -> ControlFlow<()> + 'a),
+) -> impl FnMut(Event<'_>) -> ControlFlow<()> + 'a {
+    let mut begun = false;
+    move |event| match event {
+        Event::Section { section, stage, index, total } => {
+            if !std::mem::replace(&mut begun, true) {
+                observe(Step::Phase { name: phase, total })?;
+            }
+            let what = if stages > 1 { format!("stage {} {section}", stage + 1) } else { section.to_string() };
+            observe(Step::Progress { done: index, of: total, what: &what })
+        }
+        Event::Batches { done, total } => observe(Step::Batches { done, of: total }),
+        Event::Layer(entry) => observe(Step::Layer(entry)),
+    }
+}
+
 /// Runs one plan and hands its events on as steps.
 fn quantize<M: Model>(
     model: &mut M,
@@ -351,18 +417,7 @@ fn quantize<M: Model>(
     phase: &'static str,
     observe: Observe<'_>,
 ) -> Result<Ledger, QuantizeError> {
-    let mut begun = false;
-    let ledger = run(model, plan, batches, journal, &mut |event| match event {
-        Event::Section { section, stage, index, total } => {
-            if !std::mem::replace(&mut begun, true) {
-                observe(Step::Phase { name: phase, total })?;
-            }
-            let what = if plan.stages() > 1 { format!("stage {} {section}", stage + 1) } else { section.to_string() };
-            observe(Step::Progress { done: index, of: total, what: &what })
-        }
-        Event::Batches { done, total } => observe(Step::Batches { done, of: total }),
-        Event::Layer(entry) => observe(Step::Layer(entry)),
-    })?;
+    let ledger = run(model, plan, batches, journal, &mut steps(phase, plan.stages(), observe))?;
     if journal.resumed > 0 && observe(Step::Resumed { sections: journal.resumed }).is_break() {
         return Err(QuantizeError::Interrupted);
     }

@@ -3,6 +3,7 @@
 //! [`Job::run`] is what `quench quantize` does. It keeps a journal of finished blocks on disk, so that a run that was broken
 //! off is resumed with identical result, and it publishes the new folder by renaming, whole or not at all.
 
+mod card;
 mod convert;
 mod error;
 mod evaluate;
@@ -15,9 +16,10 @@ mod report;
 mod save;
 mod subject;
 
+pub use card::layer_kind;
 pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
 pub use evaluate::Measurement;
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
-pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size};
+pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};

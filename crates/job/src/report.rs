@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use quench_eval::{GateResult, Measured};
 use quench_models::text::Sample;
+use quench_quantize::recipe::Transform;
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde::Serialize;
 
@@ -22,6 +23,8 @@ pub struct Report {
     pub recipe: Recipe,
     /// What was done.
     pub plan: Plan,
+    /// What came of the plan's transforms.
+    pub transforms: Vec<Transformed>,
     /// What each layer cost.
     pub ledger: Ledger,
     /// Bytes before and after.
@@ -36,6 +39,17 @@ pub struct Report {
     pub calibration: CalibrationSize,
     /// Wall time.
     pub seconds: Seconds,
+}
+
+/// What came of a transform.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Transformed {
+    /// Which one.
+    pub transform: Transform,
+    /// Whether it was done: a rotation is not if plain rounding is predicted to gain next to nothing by it.
+    pub applied: bool,
+    /// What plain rounding gains by it in dB: of the weights by a rotation, of the outputs, as a mean over the seams, by AWQ.
+    pub gain: Option<f64>,
 }
 
 /// Sizes in bytes of tensor data.

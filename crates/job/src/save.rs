@@ -8,6 +8,7 @@ use quench_quantize::{Ledger, Plan, Recipe};
 use serde_json::{Value, json};
 
 use crate::JobError;
+use crate::card::{BASE_CARD, CARD};
 
 /// Metadata key of the recipe, as TOML.
 pub(crate) const RECIPE: &str = "quench.recipe";
@@ -47,12 +48,16 @@ pub(crate) struct Save<'a> {
     pub(crate) ledger: &'a Ledger,
     /// What the gates said.
     pub(crate) gates: &'a str,
+    /// The card of the result.
+    pub(crate) card: &'a str,
+    /// That of the dense model.
+    pub(crate) base_card: Option<&'a [u8]>,
     /// Largest shard in bytes.
     pub(crate) max_shard_bytes: u64,
 }
 
 impl Save<'_> {
-    /// Writes weights, configuration, recipe, plan and tokenizer into `folder`.
+    /// Writes weights, configuration, recipe, plan, tokenizer and card into `folder`.
     ///
     /// Packed layers are copied from the journal and dense tensors from the source, one tensor at a time.
     pub(crate) fn write(&self, folder: &Path) -> Result<Written, JobError> {
@@ -79,6 +84,11 @@ impl Save<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => return Err(JobError::Read { path: self.folder.join(name), source }),
             }
+        }
+        write_atomically(folder.join(CARD), self.card.as_bytes())?;
+        // What its authors say of the dense model stays theirs.
+        if let Some(card) = self.base_card {
+            write_atomically(folder.join(BASE_CARD), card)?;
         }
         write_atomically(folder.join("plan.toml"), self.plan.to_toml().as_bytes())?;
         write_atomically(folder.join("recipe.toml"), self.recipe.to_toml().as_bytes())?;

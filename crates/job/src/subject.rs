@@ -4,6 +4,7 @@ mod decoder;
 mod encoder;
 mod resnet;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured};
+use quench_models::Kind;
 use quench_models::text::TextSource;
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
@@ -20,9 +22,12 @@ use sha2::{Digest, Sha256};
 use crate::{CalibrationSize, JobError};
 
 /// A kind of model, with the data that it reads.
-pub(crate) trait Subject: Model + Sized {
+pub(crate) trait Subject: Model + Clone {
     /// What it is measured on, read and checked.
     type Tasks;
+
+    /// Which kind it is.
+    const KIND: Kind;
 
     /// What calibrates it, for errors: `"text"`.
     const DATA: &'static str;
@@ -36,10 +41,15 @@ pub(crate) trait Subject: Model + Sized {
     /// Where the weights come from, as transformed.
     fn source(&self) -> &Arc<dyn Source>;
 
-    /// Changes the network before anything is read of it; `transforms` are some of [`TRANSFORMS`](Self::TRANSFORMS).
-    fn transform(&mut self, transforms: &[Transform]) -> Result<(), JobError> {
-        debug_assert!(transforms.is_empty());
-        Ok(())
+    /// Changes the network before anything is read of it, by one of [`TRANSFORMS`](Self::TRANSFORMS) that needs no data; whether
+    /// anything was changed.
+    fn transform(&mut self, transform: Transform) -> Result<bool, JobError> {
+        unreachable!("{transform} is none of its transforms")
+    }
+
+    /// Scales channels, as found by one of [`TRANSFORMS`](Self::TRANSFORMS).
+    fn rescale(&mut self, factors: &BTreeMap<String, Vec<f32>>) -> Result<(), JobError> {
+        unreachable!("a network without seams has no factors, found {}", factors.len())
     }
 
     /// Keys that the configuration gets by what was transformed.

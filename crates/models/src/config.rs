@@ -215,6 +215,9 @@ pub enum Projections {
     Fused,
 }
 
+/// The key of a configuration that says whether the head is the embedding again.
+pub const TIED: &str = "tie_word_embeddings";
+
 /// The key of a configuration whose last matrices of each block are stored turned, with the value `true`: a file of Quench
 /// alone, since other programs would have to turn what these matrices read.
 pub const TURNED_MLP: &str = "quench_turned_mlp";
@@ -273,7 +276,7 @@ impl DecoderConfig {
             attention_cap: traits.attention_cap,
             logit_cap: traits.logit_cap,
             embedding_scale: if traits.scaled_embedding { (hidden_size as f64).sqrt() } else { 1.0 },
-            tied: fields.optional_flag("tie_word_embeddings")?.unwrap_or(traits.tied),
+            tied: fields.optional_flag(TIED)?.unwrap_or(traits.tied),
             turned_mlp: fields.optional_flag(TURNED_MLP)?.unwrap_or(false),
             ropes,
             layers,

@@ -54,7 +54,7 @@ pub use cache::Cache;
 pub use companion::companion;
 pub use config::{
     Activation, AttentionBias, DecoderConfig, Family, Feed, Gain, LayerConfig, NormKind, Norms, Positions, Projections,
-    TURNED_MLP,
+    TIED, TURNED_MLP,
 };
 pub use decoder::{Carry, Decoder, open};
 pub use encoder::{Encoder, EncoderConfig, Hidden, Sentences};

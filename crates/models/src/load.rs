@@ -6,7 +6,6 @@ use std::sync::Arc;
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use quench_checkpoint::{Dtype, Source, dialect};
-use quench_kernels::QTensor;
 use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
 
 use crate::ModelError;
@@ -114,11 +113,7 @@ impl Loader<'_> {
                     found: packed.shape().to_vec(),
                 });
             }
-            let weight = match packed.minimums() {
-                None => Weight::Quantized(QTensor::from_packed(&packed, self.device)),
-                // No product serves these yet.
-                Some(_) => Weight::dense(Tensor::from_data(TensorData::new(packed.decode(), shape), self.device)),
-            };
+            let weight = Weight::packed(&packed, self.device);
             return Ok((info, Origin { stored: None, opened: false }, weight));
         }
         let transposed = role == Role::Block && self.order == Order::InOut;

@@ -1,7 +1,8 @@
 //! [`Weight`]: the matrix of a layer, dense or packed.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use quench_format::Packed;
 use quench_kernels::{Activations, QTensor};
 
 /// The matrix of a layer, `[out, in]`: dense, or packed.
@@ -23,6 +24,15 @@ impl Weight {
     /// A dense weight from a tensor `[out, in]`.
     pub fn dense(w: Tensor<2>) -> Self {
         Self::Dense(Param::from_tensor(w))
+    }
+
+    /// A packed matrix on a device: as it is where products are made from its codes, and decoded where they are not
+    /// ([`Scheme::has_kernel`](quench_format::Scheme::has_kernel)).
+    pub fn packed(packed: &Packed, device: &Device) -> Self {
+        match packed.scheme().has_kernel() {
+            true => Self::Quantized(QTensor::from_packed(packed, device)),
+            false => Self::dense(Tensor::from_data(TensorData::new(packed.decode(), packed.shape()), device)),
+        }
     }
 
     /// `[out, in]`.
@@ -97,11 +107,27 @@ fn dense_matmul<const D: usize>(x: Tensor<D>, w: Tensor<2>) -> Tensor<D> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-    use quench_kernels::QTensor;
+    use quench_format::{Offsets, Scales};
 
     use super::*;
     use crate::testing::{packed, values};
+
+    #[test]
+    fn what_no_kernel_serves_is_decoded() {
+        let device = Device::flex();
+        let scales = || Scales::Float(vec![0.5]);
+        let cases = [
+            ("int4/tensor/f32", Offsets::None, true),
+            ("int4/tensor/f32/min:f32", Offsets::Minimums(Scales::Float(vec![3.0])), false),
+            ("trellis2:8/tensor/f32", Offsets::None, false),
+        ];
+        for (scheme, offsets, has_kernel) in cases {
+            let packed = Packed::from_codes(scheme.parse().unwrap(), [4, 2], &[0; 8], scales(), offsets, None).unwrap();
+            let weight = Weight::packed(&packed, &device);
+            assert_eq!(weight.is_quantized(), has_kernel, "{scheme}");
+            assert_eq!(values(weight.val()), packed.decode(), "{scheme}");
+        }
+    }
 
     #[test]
     fn dense_and_packed_multiply_alike() {

@@ -5,6 +5,7 @@
 //! of a block ([`Stats`]), quantizes its weights ([`Method`]), and hands the outputs of the quantized block to the next.
 //! What was done and what it cost is in the [`Ledger`].
 
+mod balance;
 mod error;
 mod factor;
 mod feedback;
@@ -18,6 +19,7 @@ mod stats;
 mod target;
 mod text;
 
+pub use balance::{Balance, Balanced, balance, rounding_gain};
 pub use error::QuantizeError;
 pub use ledger::{Entry, Ledger};
 pub use plan::{Plan, Planned, Treatment};

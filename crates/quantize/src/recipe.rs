@@ -7,7 +7,7 @@ use quench_format::{Code, FloatKind, Group, Scale};
 use serde::{Deserialize, Serialize};
 
 use crate::quantizer::{Method, Order, Refine, ScaleSearch};
-use crate::{CodeChoice, QuantizeError, Target, text};
+use crate::{Balance, CodeChoice, QuantizeError, Target, text};
 
 /// A request in the user's words: rules over layer names, calibration, and gates.
 ///
@@ -43,7 +43,7 @@ pub struct Recipe {
     #[serde(default)]
     pub evaluation: Evaluation,
     /// What is done to the network before it is quantized, in this order; what does not apply to it is left out.
-    #[serde(default = "Transform::all")]
+    #[serde(default = "Transform::usual")]
     pub transforms: Vec<Transform>,
     /// What is done to which layers; the first match decides.
     pub rules: Vec<Rule>,
@@ -58,20 +58,50 @@ pub struct Recipe {
 pub enum Transform {
     /// Batch norms become part of the convolutions before them.
     FoldBatchNorms,
+    /// The residual stream is turned by a random Hadamard matrix, at no cost afterwards but for a head that was tied.
+    RotateResidual,
+    /// The values of each head are turned, at no cost afterwards.
+    RotateHeads,
+    /// What the last matrix of each block reads is turned, each time that the network runs.
+    RotateMlp,
+    /// Channels are scaled by [`Balance::Awq`].
+    Awq,
+    /// Channels are scaled by [`Balance::SmoothQuant`].
+    #[serde(rename = "smoothquant")]
+    SmoothQuant,
 }
 
 impl Transform {
-    /// Every transform, in the order in which a recipe has them that names none.
-    fn all() -> Vec<Self> {
+    /// Those of a recipe that names none.
+    fn usual() -> Vec<Self> {
         vec![Self::FoldBatchNorms]
+    }
+
+    /// How it finds the scales of channels, where that is what it does.
+    pub const fn balance(self) -> Option<Balance> {
+        match self {
+            Self::Awq => Some(Balance::Awq),
+            Self::SmoothQuant => Some(Balance::SmoothQuant),
+            Self::FoldBatchNorms | Self::RotateResidual | Self::RotateHeads | Self::RotateMlp => None,
+        }
+    }
+
+    /// Whether it is a rotation, which is done only where plain rounding is predicted to gain by it.
+    pub const fn is_rotation(self) -> bool {
+        matches!(self, Self::RotateResidual | Self::RotateHeads | Self::RotateMlp)
     }
 }
 
-/// `fold-batch-norms`.
+/// As in recipes: `fold-batch-norms`.
 impl std::fmt::Display for Transform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::FoldBatchNorms => "fold-batch-norms",
+            Self::RotateResidual => "rotate-residual",
+            Self::RotateHeads => "rotate-heads",
+            Self::RotateMlp => "rotate-mlp",
+            Self::Awq => Balance::Awq.name(),
+            Self::SmoothQuant => Balance::SmoothQuant.name(),
         })
     }
 }
@@ -159,6 +189,10 @@ pub struct Rule {
     /// `"f32"` for the published codec.
     #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
+    /// How the minimum of a group is kept, as `scale` is, where an affine code is to have one in place of a zero point: `"f16"`, or
+    /// `"uint6/8:f16"` for the blocks of llama.cpp.
+    #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Scale>,
     /// The quantizer: `"gptq"` or `"rtn"`.
     #[serde(default)]
     pub method: MethodName,
@@ -396,7 +430,8 @@ impl Rule {
             (Group::Columns(NonZeroU32::new(128).unwrap_or(NonZeroU32::MIN)), FloatKind::F16)
         };
         let (group, scale) = (self.group.unwrap_or(group), self.scale.unwrap_or(Scale::Float(scale)));
-        self.cascade.iter().copied().chain([code]).map(|code| Target { code, group, scale }).collect()
+        let minimum = self.minimum;
+        self.cascade.iter().copied().chain([code]).map(|code| Target { code, group, scale, minimum }).collect()
     }
 
     /// The quantizer that this rule asks for.

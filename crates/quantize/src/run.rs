@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use burn::module::Module;
 use quench_format::Packed;
-use quench_kernels::{Activations, QTensor};
+use quench_kernels::Activations;
 use quench_nn::{Model, Section, Weight};
 
 use crate::ledger::{Entry, Ledger};
@@ -165,5 +165,7 @@ pub(crate) fn check(flow: ControlFlow<()>) -> Result<(), QuantizeError> {
 /// machine.
 pub(crate) fn exact(packed: &Packed, before: &Weight) -> Weight {
     let device = before.devices().into_iter().next().unwrap_or_default();
-    Weight::Quantized(QTensor::from_packed(packed, &device).with_activations(Activations::F32))
+    let mut weight = Weight::packed(packed, &device);
+    weight.set_activations(Activations::F32);
+    weight
 }

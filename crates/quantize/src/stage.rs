@@ -153,7 +153,7 @@ impl<I: Clone> Stage<'_, I> {
                 swap(model, section, weights);
                 for (index, batch) in self.batches.iter().enumerate() {
                     let mut reference = Reference::at(steps.iter().flat_map(Step::seen));
-                    self.pass(model, section, batch, before.get(index), &mut reference);
+                    pass(model, section, batch, before.get(index), &mut reference);
                     references.push(reference);
                     progress.step()?;
                 }
@@ -165,7 +165,7 @@ impl<I: Clone> Stage<'_, I> {
                     if let Some(reference) = references.get_mut(index) {
                         stats.compare(reference);
                     }
-                    self.pass(model, section, batch, flow.now.get(index), &mut stats);
+                    pass(model, section, batch, flow.now.get(index), &mut stats);
                     progress.step()?;
                 }
                 finished.extend(quantize(model, section, self.stage, &step.tasks, &stats, progress.observe)?);
@@ -185,7 +185,7 @@ impl<I: Clone> Stage<'_, I> {
     ) -> Vec<Step<'t>> {
         let Some(batch) = self.batches.first().filter(|_| !tasks.is_empty()) else { return Vec::new() };
         let mut first = Reference::at(tasks.iter().flat_map(|task| task.seen()));
-        self.pass(model, section, batch, flow.now.first(), &mut first);
+        pass(model, section, batch, flow.now.first(), &mut first);
         let mut steps: Vec<Step<'t>> = Vec::new();
         for site in first.order() {
             let here: Vec<&Task> = tasks.iter().copied().filter(|task| task.layer.site == *site).collect();
@@ -205,30 +205,29 @@ impl<I: Clone> Stage<'_, I> {
         steps
     }
 
-    /// One batch through one section, and what it becomes there.
-    fn pass<M: Model<Input = I>, T: Tap>(
-        &self,
-        model: &M,
-        section: Section,
-        batch: &I,
-        carry: Option<&M::Carry>,
-        tap: &mut T,
-    ) -> Option<M::Carry> {
-        match (section, carry) {
-            (Section::Embedding, _) => Some(model.start(batch.clone(), tap)),
-            (Section::Block(block), Some(carry)) => Some(model.block(block, carry.clone(), tap)),
-            (Section::Head, Some(carry)) => {
-                model.finish(carry.clone(), tap);
-                None
-            }
-            (_, None) => unreachable!("activations are carried to every section that is observed"),
-        }
-    }
-
     /// Every batch through one section.
     fn through<M: Model<Input = I>>(&self, model: &M, section: Section, carries: &[M::Carry]) -> Vec<M::Carry> {
         let batches = self.batches.iter().enumerate();
-        batches.filter_map(|(index, batch)| self.pass(model, section, batch, carries.get(index), &mut ())).collect()
+        batches.filter_map(|(index, batch)| pass(model, section, batch, carries.get(index), &mut ())).collect()
+    }
+}
+
+/// One batch through one section, and what it becomes there.
+pub(crate) fn pass<M: Model, T: Tap>(
+    model: &M,
+    section: Section,
+    batch: &M::Input,
+    carry: Option<&M::Carry>,
+    tap: &mut T,
+) -> Option<M::Carry> {
+    match (section, carry) {
+        (Section::Embedding, _) => Some(model.start(batch.clone(), tap)),
+        (Section::Block(block), Some(carry)) => Some(model.block(block, carry.clone(), tap)),
+        (Section::Head, Some(carry)) => {
+            model.finish(carry.clone(), tap);
+            None
+        }
+        (_, None) => unreachable!("activations are carried to every section that is observed"),
     }
 }
 

@@ -63,25 +63,29 @@ pub struct Target {
     pub group: Group,
     /// How the scale is kept.
     pub scale: Scale,
+    /// How the minimum is kept, where the code is affine and groups are to have one and no zero point.
+    pub minimum: Option<Scale>,
 }
 
 impl Target {
     /// The scheme with `code` in place of the choice.
     pub fn with_code(self, code: Code) -> Scheme {
-        Scheme::new(code, self.group, self.scale)
+        Scheme { code, group: self.group, scale: self.scale, minimum: self.minimum }
     }
 }
 
-/// The target of a scheme; of one with minimums, which no quantizer makes, without them.
 impl From<Scheme> for Target {
-    fn from(Scheme { code, group, scale, .. }: Scheme) -> Self {
-        Self { code: code.into(), group, scale }
+    fn from(Scheme { code, group, scale, minimum }: Scheme) -> Self {
+        Self { code: code.into(), group, scale, minimum }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.code, self.group, self.scale)
+        let example = self.code.example();
+        let whole = self.with_code(example).to_string();
+        // As the scheme is spelled, but for a code that is left open.
+        write!(f, "{}{}", self.code, whole.strip_prefix(&example.to_string()).unwrap_or_default())
     }
 }
 
@@ -90,22 +94,11 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let Some((code, rest)) = text.split_once('/').filter(|(code, _)| code.ends_with(ANY_MU)) else {
-            return without_minimums(text, text.parse()?).map(Self::from);
+            return text.parse::<Scheme>().map(Self::from);
         };
         let code: CodeChoice = code.parse()?;
-        let whole = without_minimums(text, format!("{}/{rest}", code.example()).parse()?)?;
+        let whole: Scheme = format!("{}/{rest}", code.example()).parse()?;
         Ok(Self { code, ..whole.into() })
-    }
-}
-
-fn without_minimums(text: &str, scheme: Scheme) -> Result<Scheme, FormatError> {
-    match scheme.minimum {
-        None => Ok(scheme),
-        Some(_) => Err(FormatError::Spelling {
-            what: "target",
-            text: text.into(),
-            expected: "a scheme without minimums, which no quantizer makes",
-        }),
     }
 }
 
@@ -115,7 +108,13 @@ mod tests {
 
     #[test]
     fn targets_read_as_they_are_printed() {
-        for text in ["slog5:mu*/128/f16", "slog16:mu*/row/int8/16:f32", "slog5:mu0/tensor/f32", "int4/128/f16"] {
+        for text in [
+            "slog5:mu*/128/f16",
+            "slog16:mu*/row/int8/16:f32",
+            "slog5:mu0/tensor/f32",
+            "int4/128/f16",
+            "uint4/32/f16/min:f16",
+        ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
         assert_eq!("slog5".parse::<CodeChoice>().unwrap().to_string(), "slog5:mu3");
@@ -129,14 +128,7 @@ mod tests {
             assert!(error.starts_with(&format!("unknown code `{text}`: expected ")), "{error}");
             assert!(format!("{text}/128/f16").parse::<Target>().is_err(), "{text}");
         }
-        for text in [
-            "slog5:mu*",
-            "slog5:mu*/128",
-            "slog5:mu*//f16",
-            "slog5:mu*/128/f8",
-            "int4/slog5:mu*/f16",
-            "uint4/32/f16/min:f16",
-        ] {
+        for text in ["slog5:mu*", "slog5:mu*/128", "slog5:mu*//f16", "slog5:mu*/128/f8", "int4/slog5:mu*/f16"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

@@ -45,7 +45,7 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     let layer = Spelled { source, layer };
     let ([groups, rows], kind, scales) = layer.scales("scales")?;
     let [columns, words] = layer.matrix("qweight", Dtype::I32)?;
-    let (group, order) = layer.groups(columns, groups, None)?;
+    let (group, order) = layer.groups("scales", columns, groups, None)?;
     let codes = nibbles(&to_words(&layer.tensor("qweight", Dtype::I32, &[columns, words])?));
     let zeros = nibbles(&to_words(&layer.tensor("qzeros", Dtype::I32, &[groups, words])?));
     let bits = Bits::new(4).unwrap_or_else(|| unreachable!("4 is a width"));

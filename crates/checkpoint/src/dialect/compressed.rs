@@ -1,138 +1,214 @@
-//! `pack-quantized` of compressed-tensors, as llm-compressor writes it.
+//! The dialect of compressed-tensors, as llm-compressor writes it and vLLM reads it.
 //!
-//! | tensor | type | shape | holds |
-//! | --- | --- | --- | --- |
-//! | `<layer>.weight_packed` | I32 | `[out, words(in, b)]` | the codes, plus `2^(b−1)`, packed along `in` from the lowest bit |
-//! | `<layer>.weight_scale` | F32, F16, BF16 | `[out, groups]` | scales |
-//! | `<layer>.weight_shape` | I64 | `[2]` | `out`, `in` |
-//! | `<layer>.weight_zero_point` | I32 | `[words(out, b), groups]` | zero points, plus `2^(b−1)`, packed along `out`; asymmetric only |
-//! | `<layer>.weight_g_idx` | I32 | `[in]` | the group of each column, where they are not runs of columns |
+//! | format | tensors of a layer | schemes | read | written |
+//! | --- | --- | --- | --- | --- |
+//! | `pack-quantized` | [`words`] | integers of 1 to 8 bits, float scales | yes | 2 to 8 bits |
+//! | `nvfp4-pack-quantized` | [`fp4`] | `e2m1/16/e4m3/tensor:f32` | yes | yes |
+//! | `mxfp4-pack-quantized` | [`fp4`] | `e2m1/32/e8m0` | yes | yes |
+//! | `int-quantized` | [`bytes`] | integers of 1 to 8 bits, a byte for each | yes | as `pack-quantized` |
+//! | `float-quantized` | [`bytes`] | `e4m3` with float scales: a tensor, row, group or block | yes | yes |
+//! | `mxfp8-quantized` | [`bytes`] | `e4m3/32/e8m0` | yes | no |
 //!
-//! ```text
-//! w[o, i] = scale[o, g] · (q[o, i] − zero[o, g])        words(n, b) = ceil(n · b / 32)
-//! ```
+//! Names and types of the tensors tell the format, not the configuration: files of several formats are read alike. What the tool
+//! does to the inputs of a layer is not read; tensors about it count as the layer's own, so that they do not outlive it.
 //!
-//! Until May 2026 a word held `floor(32 / b)` codes and no code crossed words, which differs at 3, 5, 6 and 7 bits: the width of
-//! the tensor tells.
-//!
-//! Source: vllm-project/compressed-tensors, `compressors/pack_quantized`.
+//! Source: vllm-project/compressed-tensors, `compressors`, `quantization/lifecycle/forward.py`.
 
-use quench_format::{Bits, Code, FloatKind, Packed, Scale, Scales, Scheme, bits};
+pub mod bytes;
+pub mod fp4;
+pub mod words;
+
+use quench_format::{Code, FloatKind, Group, Minifloat, Packed, Scale};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size, natural, no_minimums, to_words, turned, word_bytes};
+use super::{Dialect, Spelled, Unwritable, group_size};
 use crate::native::NamedTensor;
-use crate::source::words;
 use crate::{CheckpointError, Source};
 
 /// The last words of a layer's tensors.
-pub const TENSORS: [&str; 5] = ["weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"];
+pub const TENSORS: [&str; 10] = [
+    "weight_packed",
+    "weight",
+    "weight_scale",
+    "weight_global_scale",
+    "weight_shape",
+    "weight_zero_point",
+    "weight_g_idx",
+    "input_scale",
+    "input_zero_point",
+    "input_global_scale",
+];
 
-/// How codes lie in words.
+/// How the codes of a layer lie in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packing {
-    /// One after another, over the ends of words.
-    Dense,
-    /// As many as a word holds whole.
-    Whole,
+enum Form {
+    /// Integers in words of 32 bits.
+    Words,
+    /// Two E2M1 numbers in a byte.
+    Fp4,
+    /// One number in a byte.
+    Bytes,
 }
 
-impl Packing {
-    /// Words for a row of so many codes.
-    fn words(self, count: usize, width: u32) -> usize {
-        match self {
-            Self::Dense => bits::words_per_row(count, width),
-            Self::Whole => count.div_ceil((32 / width) as usize),
-        }
-    }
-
-    fn unpack(self, words: &[u32], count: usize, width: u32) -> Vec<u16> {
-        match self {
-            Self::Dense => bits::unpack(words, count, width),
-            Self::Whole => {
-                let fields = 32 / width;
-                let of = move |word: u32| {
-                    (0..fields).map(move |field| (word >> (field * width) & ((1 << width) - 1)) as u16)
-                };
-                let rows = words.chunks_exact(self.words(count, width));
-                rows.flat_map(|row| row.iter().flat_map(move |word| of(*word)).take(count)).collect()
-            }
+impl Form {
+    fn of(layer: Spelled<'_>) -> Option<Self> {
+        layer.info("weight_scale")?;
+        let dtype = |suffix| layer.info(suffix).map(|info| info.dtype);
+        match (dtype("weight_packed"), dtype("weight")) {
+            (Some(Dtype::I32), _) => Some(Self::Words),
+            (Some(Dtype::U8), _) => Some(Self::Fp4),
+            (None, Some(Dtype::I8 | Dtype::F8_E4M3)) => Some(Self::Bytes),
+            _ => None,
         }
     }
 }
 
 /// Whether `source` has `layer` in this dialect.
 pub fn is_packed(source: &dyn Source, layer: &str) -> bool {
-    let layer = Spelled { source, layer };
-    layer.info("weight_packed").is_some_and(|info| info.dtype == Dtype::I32) && layer.info("weight_scale").is_some()
+    Form::of(Spelled { source, layer }).is_some()
 }
 
 /// Reads a layer; one without zero points becomes a symmetric code.
 ///
-/// Errors: a tensor missing, of the wrong type or shape, a width that shape and configuration do not tell, or groups that a
-/// [`Packed`] cannot express; naming file and tensor.
+/// Errors: a tensor missing, of the wrong type or shape, a number that is none, a width that shape and configuration do not tell,
+/// or groups that a [`Packed`] cannot express; naming file and tensor.
 pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError> {
     let layer = Spelled { source, layer };
-    let shape = layer.tensor("weight_shape", Dtype::I64, &[2])?;
-    let mut shape =
-        words(shape.bytes(), i64::from_le_bytes).map(|extent| usize::try_from(extent).ok().filter(|n| *n > 0));
-    let (Some(Some(rows)), Some(Some(columns))) = (shape.next(), shape.next()) else {
-        return Err(layer.invalid("weight_shape", "a shape has two extents above 0".to_owned()));
-    };
-    let [found_rows, row_words] = layer.matrix("weight_packed", Dtype::I32)?;
-    let ways =
-        [Packing::Dense, Packing::Whole].into_iter().flat_map(|packing| (1..=8).map(move |width| (packing, width)));
-    let mut fitting = ways.filter(|(packing, width)| {
-        found_rows == rows && columns <= row_words.saturating_mul(32) && packing.words(columns, *width) == row_words
-    });
-    let said = said_width(source);
-    let way = fitting.clone().find(|(_, width)| Some(*width) == said).or_else(|| {
-        // At 1, 2, 4 and 8 bits both packings are one.
-        let first = fitting.next()?;
-        fitting.all(|(_, width)| width == first.1).then_some(first)
-    });
-    let Some((packing, width)) = way else {
-        let reason =
-            format!("[{found_rows}, {row_words}] words are no codes of one width for a matrix [{rows}, {columns}]");
-        return Err(layer.invalid("weight_packed", reason));
-    };
-    let ([scale_rows, groups], kind, scales) = layer.scales("weight_scale")?;
-    if scale_rows != rows {
-        return Err(layer.invalid("weight_scale", format!("{scale_rows} rows of scales for {rows} outputs")));
+    match Form::of(layer) {
+        Some(Form::Fp4) => fp4::read(layer),
+        Some(Form::Bytes) => bytes::read(layer),
+        // Where it is in no form at all, the error names what is missing for this one.
+        Some(Form::Words) | None => words::read(layer),
     }
-    let members = match layer.info("weight_g_idx") {
-        None => None,
-        Some(_) => Some(("weight_g_idx", to_words(&layer.tensor("weight_g_idx", Dtype::I32, &[columns])?))),
+}
+
+/// The format in which a matrix is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Words,
+    NvFp4,
+    MxFp4,
+    Float,
+}
+
+impl Format {
+    fn of(packed: &Packed) -> Self {
+        match (packed.scheme().code, packed.scheme().scale) {
+            (Code::Float(Minifloat::E2M1), Scale::PowerOfTwo) => Self::MxFp4,
+            (Code::Float(Minifloat::E2M1), _) => Self::NvFp4,
+            (Code::Float(Minifloat::E4M3), _) => Self::Float,
+            _ => Self::Words,
+        }
+    }
+}
+
+/// The tensors of `packed`.
+///
+/// Errors: what the dialect cannot express exactly.
+pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
+    match Format::of(packed) {
+        Format::Words => words::tensors(layer, packed),
+        Format::NvFp4 => fp4::nvfp4(layer, packed),
+        Format::MxFp4 => fp4::mxfp4(layer, packed),
+        Format::Float => bytes::tensors(layer, packed),
+    }
+}
+
+/// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
+///
+/// - `dense`: the linear layers that are not packed
+pub fn config(packed: &Packed, dense: &[String]) -> Value {
+    let scheme = packed.scheme();
+    let size = group_size(packed);
+    let shared = match scheme.group {
+        Group::Tensor => "tensor",
+        Group::Row => "channel",
+        Group::Columns(_) => "group",
     };
-    let (group, order) = layer.groups(columns, groups, members)?;
-    let words = to_words(&layer.tensor("weight_packed", Dtype::I32, &[rows, row_words])?);
-    let codes = packing.unpack(&words, columns, width);
-    let codes = match &order {
-        None => codes,
-        Some(order) => {
-            let rows = codes.chunks_exact(columns);
-            rows.flat_map(|row| order.iter().map(|&column| row[column as usize])).collect()
+    let floats = |bits: u32, strategy: &str, size: Option<usize>| {
+        json!({
+            "num_bits": bits,
+            "type": "float",
+            "symmetric": true,
+            "group_size": size,
+            "strategy": strategy,
+            "dynamic": false,
+        })
+    };
+    let with_scales = |mut weights: Value, dtype: &str| {
+        weights["scale_dtype"] = dtype.into();
+        weights
+    };
+    let (format, weights) = match Format::of(packed) {
+        Format::NvFp4 => {
+            let weights = floats(4, "tensor_group", Some(fp4::NVFP4_GROUP));
+            ("nvfp4-pack-quantized", with_scales(weights, "torch.float8_e4m3fn"))
+        }
+        Format::MxFp4 => {
+            let weights = floats(4, "group", Some(fp4::MXFP4_GROUP));
+            ("mxfp4-pack-quantized", with_scales(weights, "torch.uint8"))
+        }
+        Format::Float => ("float-quantized", floats(8, shared, usize::try_from(size).ok())),
+        Format::Words => {
+            let order = if packed.parts().order.is_some() { json!("group") } else { Value::Null };
+            let weights = json!({
+                "num_bits": scheme.code.bits(),
+                "type": "int",
+                "symmetric": !scheme.code.is_affine(),
+                // One scale for the matrix is written for every row.
+                "strategy": if size > 0 { "group" } else { "channel" },
+                "group_size": (size > 0).then_some(size),
+                "actorder": order,
+                "dynamic": false,
+            });
+            ("pack-quantized", weights)
         }
     };
-    let zeros = match layer.info("weight_zero_point") {
-        None => None,
-        Some(_) => {
-            let [zero_words, _] = layer.matrix("weight_zero_point", Dtype::I32)?;
-            if zero_words != packing.words(rows, width) {
-                let reason = format!("{zero_words} words for zero points of {rows} outputs at {width} bits");
-                return Err(layer.invalid("weight_zero_point", reason));
-            }
-            let words = to_words(&layer.tensor("weight_zero_point", Dtype::I32, &[zero_words, groups])?);
-            let zeros = packing.unpack(&turned(&words, [zero_words, groups]), rows, width);
-            Some(turned(&zeros, [groups, rows]))
-        }
-    };
-    let bits = Bits::new(width as u8).unwrap_or_else(|| unreachable!("{width} is a width"));
-    let code = if zeros.is_some() { Code::Affine { bits } } else { Code::Int { bits } };
-    let scheme = Scheme::new(code, group, Scale::Float(kind));
-    let packed = Packed::from_codes(scheme, [rows, columns], &codes, Scales::Float(scales), zeros, order);
-    layer.packed("weight_scale", packed)
+    json!({
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "quantization_status": "compressed",
+        "ignore": dense,
+        "config_groups": { "group_0": {
+            "targets": ["Linear"],
+            "weights": weights,
+            "input_activations": null,
+            "output_activations": null,
+        } },
+        "kv_cache_scheme": null,
+    })
+}
+
+/// Refuses codes of E4M3 that are no numbers, and stand for 0 in a [`Packed`].
+fn numbers(bytes: &[u8]) -> Result<(), Unwritable> {
+    match bytes.iter().any(|byte| byte & 0x7f == 0x7f) {
+        false => Ok(()),
+        true => Err(Unwritable::new(
+            Dialect::Compressed,
+            "reads the codes 7f and ff of e4m3 as no numbers, and here they are 0",
+        )),
+    }
+}
+
+/// A tensor of a layer.
+fn tensor(layer: &str, suffix: &str, dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> NamedTensor {
+    NamedTensor { name: format!("{layer}.{suffix}"), dtype, shape, bytes }
+}
+
+/// Exact scales of their kind as the bytes of a tensor, and its type.
+fn scale_bytes(kind: FloatKind, scales: &[f32]) -> (Dtype, Vec<u8>) {
+    match kind {
+        FloatKind::F32 => (Dtype::F32, scales.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
+        FloatKind::F16 => (Dtype::F16, scales.iter().flat_map(|&s| half::f16::from_f32(s).to_le_bytes()).collect()),
+        FloatKind::BF16 => (Dtype::BF16, scales.iter().flat_map(|&s| half::bf16::from_f32(s).to_le_bytes()).collect()),
+    }
+}
+
+/// A setting of the weights in the configuration, of the first group of layers that has it.
+fn said<'a>(source: &'a dyn Source, key: &str) -> Option<&'a Value> {
+    let groups = source.quantization()?.get("config_groups")?.as_object()?;
+    groups.values().find_map(|group| group.get("weights")?.get(key).filter(|value| !value.is_null()))
 }
 
 /// The `num_bits` of the configuration, where all of its groups have the same.
@@ -141,83 +217,4 @@ fn said_width(source: &dyn Source) -> Option<u32> {
     let mut widths = groups.values().map(|group| group["weights"]["num_bits"].as_u64());
     let first = widths.next()??;
     widths.all(|width| width == Some(first)).then(|| u32::try_from(first).ok())?
-}
-
-/// The tensors of `packed`.
-///
-/// Errors: what the dialect cannot express exactly.
-pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
-    let refused = |reason: String| Unwritable::new(Dialect::Compressed, reason);
-    let [rows, columns] = packed.shape();
-    let code = packed.scheme().code;
-    let width = code.bits();
-    if !matches!(code, Code::Int { .. } | Code::Affine { .. }) || !(2..=8).contains(&width) {
-        return Err(refused(format!("packs integers of 2 to 8 bits and not {code}")));
-    }
-    no_minimums(Dialect::Compressed, packed)?;
-    let Scale::Float(kind) = packed.scheme().scale else {
-        return Err(refused("has scales that are floats for integers, and no others".to_owned()));
-    };
-    let groups = packed.scheme().group.groups_per_row(columns);
-    let (codes, members) = natural(packed);
-    let tensor = |suffix: &str, dtype, shape: Vec<usize>, bytes| NamedTensor {
-        name: format!("{layer}.{suffix}"),
-        dtype,
-        shape,
-        bytes,
-    };
-    let words = bits::pack(&codes, columns, width);
-    let scales = packed.scale_values();
-    let (dtype, scales) = match kind {
-        FloatKind::F32 => (Dtype::F32, scales.iter().flat_map(|scale| scale.to_le_bytes()).collect::<Vec<u8>>()),
-        FloatKind::F16 => (Dtype::F16, scales.iter().flat_map(|&s| half::f16::from_f32(s).to_le_bytes()).collect()),
-        FloatKind::BF16 => (Dtype::BF16, scales.iter().flat_map(|&s| half::bf16::from_f32(s).to_le_bytes()).collect()),
-    };
-    let shape = [rows as i64, columns as i64].into_iter().flat_map(i64::to_le_bytes).collect();
-    let mut tensors = vec![
-        tensor("weight_packed", Dtype::I32, vec![rows, words.len() / rows], word_bytes(words)),
-        tensor("weight_scale", dtype, vec![rows, groups], scales),
-        tensor("weight_shape", Dtype::I64, vec![2], shape),
-    ];
-    if let Some(zeros) = packed.zero_values() {
-        let zeros: Vec<u16> = zeros.into_iter().map(|zero| zero as u16).collect();
-        let words = bits::pack(&turned(&zeros, [rows, groups]), rows, width);
-        let zero_words = words.len() / groups;
-        let bytes = word_bytes(turned(&words, [groups, zero_words]));
-        tensors.push(tensor("weight_zero_point", Dtype::I32, vec![zero_words, groups], bytes));
-    }
-    if let Some(members) = members {
-        tensors.push(tensor("weight_g_idx", Dtype::I32, vec![columns], word_bytes(members)));
-    }
-    Ok(tensors)
-}
-
-/// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
-///
-/// - `dense`: the linear layers that are not packed
-pub fn config(packed: &Packed, dense: &[String]) -> Value {
-    let size = group_size(packed);
-    let strategy = if size > 0 { "group" } else { "channel" };
-    let order = if packed.parts().order.is_some() { json!("group") } else { Value::Null };
-    json!({
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "ignore": dense,
-        "config_groups": { "group_0": {
-            "targets": ["Linear"],
-            "weights": {
-                "num_bits": packed.scheme().code.bits(),
-                "type": "int",
-                "symmetric": !packed.scheme().code.is_affine(),
-                "strategy": strategy,
-                "group_size": (size > 0).then_some(size),
-                "actorder": order,
-                "dynamic": false,
-            },
-            "input_activations": null,
-            "output_activations": null,
-        } },
-        "kv_cache_scheme": null,
-    })
 }

@@ -16,21 +16,59 @@
 //! `2^(b−1)` is version 2. Version 1 subtracts from whole words, so that a zero point of 0 borrows from its neighbour; it is read
 //! in the same way.
 //!
-//! Source: ModelCloud/GPTQModel, `nn_modules/qlinear`, `convert_gptq_v1_to_v2_format_module`.
+//! A third `checkpoint_format`, `gptq_p`, keeps the bits of a code in several words ([`planes`]), has 5, 6 and 7 bits too, and zero
+//! points as they are. Its tensors have the same names and shapes; files of 5, 6 and 7 bits are in no other format.
+//!
+//! Source: ModelCloud/GPTQModel, `nn_modules/qlinear`, `convert_gptq_v1_to_v2_format_module`, `utils/planar_packing.py`.
+
+pub mod planes;
 
 use quench_format::{Bits, Code, Packed, Scale, Scales, Scheme, bits};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size, halves, natural, to_words, turned, word_bytes};
+use super::{Dialect, Spelled, Unwritable, group_size, halves, in_stored_order, natural, to_words, turned, word_bytes};
 use crate::native::NamedTensor;
 use crate::{CheckpointError, Source};
 
 /// The last words of a layer's tensors.
 pub const TENSORS: [&str; 4] = ["qweight", "qzeros", "scales", "g_idx"];
 
-/// The widths that this dialect has.
+/// The widths of versions 1 and 2.
 const WIDTHS: [u32; 4] = [2, 3, 4, 8];
+
+/// What a file says of how its codes lie in words, and of its zero points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// Zero points less one.
+    First,
+    Second,
+    /// Codes in planes.
+    Planar,
+}
+
+impl Version {
+    fn said(source: &dyn Source) -> Self {
+        match source.quantization().and_then(|config| config.get("checkpoint_format")).and_then(Value::as_str) {
+            Some("gptq_v2") => Self::Second,
+            Some("gptq_p") => Self::Planar,
+            _ => Self::First,
+        }
+    }
+
+    /// The version of a layer of this width.
+    fn of(source: &dyn Source, width: u32) -> Self {
+        if WIDTHS.contains(&width) { Self::said(source) } else { Self::Planar }
+    }
+
+    /// Codes, so many in a row, of rows of words.
+    fn unpack(self, words: &[u32], count: usize, width: u32) -> Vec<u16> {
+        match self {
+            Self::First | Self::Second => bits::unpack(words, count, width),
+            Self::Planar => planes::unpack(words, width),
+        }
+    }
+}
 
 /// Whether `source` has `layer` in this dialect: words of codes for every output.
 pub fn is_packed(source: &dyn Source, layer: &str) -> bool {
@@ -48,29 +86,29 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     let [depth, _] = layer.matrix("qweight", Dtype::I32)?;
     let [_, zero_words] = layer.matrix("qzeros", Dtype::I32)?;
     // The width follows from the shapes, and then the columns.
-    let width = WIDTHS.into_iter().find(|width| rows * *width as usize == zero_words * 32);
-    let Some(width) = width.filter(|width| (depth * 32).is_multiple_of(*width as usize) && depth > 0) else {
-        let reason = format!("{zero_words} words of zero points for {rows} outputs are not of 2, 3, 4 or 8 bits");
+    let width = (2..=8).find(|width| rows * *width as usize == zero_words * 32);
+    let Some(width) = width.filter(|width| (depth * 32).is_multiple_of(*width as usize)) else {
+        let reason = format!("{zero_words} words of zero points for {rows} outputs are not of 2 to 8 bits");
         return Err(layer.invalid("qzeros", reason));
     };
-    let columns = depth * 32 / width as usize;
+    let (columns, version) = (depth * 32 / width as usize, Version::of(source, width));
+    if version == Version::Planar && !(rows.is_multiple_of(32) && columns.is_multiple_of(32)) {
+        let reason = format!(
+            "planes of bits have 32 codes in a block, and {columns} inputs and {rows} outputs do not fill blocks"
+        );
+        return Err(layer.invalid("qweight", reason));
+    }
     let members = match layer.info("g_idx") {
         None => None,
         Some(_) => Some(("g_idx", to_words(&layer.tensor("g_idx", Dtype::I32, &[columns])?))),
     };
-    let (group, order) = layer.groups(columns, groups, members)?;
+    let (group, order) = layer.groups("scales", columns, groups, members)?;
 
     let words = to_words(&layer.tensor("qweight", Dtype::I32, &[depth, rows])?);
-    let codes = bits::unpack(&turned(&words, [depth, rows]), columns, width);
-    let codes = match &order {
-        None => codes,
-        Some(order) => {
-            let rows = codes.chunks_exact(columns);
-            rows.flat_map(|row| order.iter().map(|&column| row[column as usize])).collect()
-        }
-    };
+    let codes = version.unpack(&turned(&words, [depth, rows]), columns, width);
+    let codes = in_stored_order(codes, columns, order.as_deref());
     let words = to_words(&layer.tensor("qzeros", Dtype::I32, &[groups, zero_words])?);
-    let zeros = turned(&zeros(&words, rows, width, second_version(source)), [groups, rows]);
+    let zeros = turned(&zeros(&words, rows, width, version), [groups, rows]);
     let half = 1u16 << (width - 1);
     let symmetric = zeros.iter().all(|zero| *zero == half);
     let bits = Bits::new(width as u8).unwrap_or_else(|| unreachable!("{width} is a width"));
@@ -81,20 +119,16 @@ pub fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError>
     layer.packed("scales", packed)
 }
 
-/// Whether the configuration says version 2.
-fn second_version(source: &dyn Source) -> bool {
-    source.quantization().and_then(|config| config.get("checkpoint_format")).and_then(Value::as_str) == Some("gptq_v2")
-}
-
 /// True zero points, `[groups, rows]`, of words `[groups, rows · width / 32]`.
-fn zeros(words: &[u32], rows: usize, width: u32, second: bool) -> Vec<u16> {
+fn zeros(words: &[u32], rows: usize, width: u32, version: Version) -> Vec<u16> {
     let half = 1u16 << (width - 1);
-    let stored = bits::unpack(words, rows, width);
+    let stored = version.unpack(words, rows, width);
     let second = match stored.first() {
+        _ if version == Version::Planar => true,
         Some(&first) if (first == half || first == half - 1) && stored.iter().all(|zero| *zero == first) => {
             first == half
         }
-        _ => second,
+        _ => version == Version::Second,
     };
     if second {
         return stored;

@@ -1,61 +1,13 @@
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use proptest::prelude::*;
 use proptest::sample::select;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use quench_format::bits;
+use quench_format::{Code, Minifloat, bits};
 
+use super::memory::Memory;
 use super::*;
 use crate::native::NamedTensor;
 use crate::testing::packed;
-
-/// Tensors in memory, with a configuration.
-struct Memory {
-    tensors: BTreeMap<String, NamedTensor>,
-    metadata: BTreeMap<String, String>,
-    config: Option<Value>,
-}
-
-impl Memory {
-    fn new(tensors: Vec<NamedTensor>) -> Self {
-        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Self { tensors, metadata: BTreeMap::new(), config: None }
-    }
-
-    fn change(&mut self, name: &str, change: impl FnOnce(&mut NamedTensor)) {
-        change(self.tensors.get_mut(name).unwrap());
-    }
-}
-
-impl Source for Memory {
-    fn names(&self) -> Vec<&str> {
-        self.tensors.keys().map(String::as_str).collect()
-    }
-
-    fn info(&self, name: &str) -> Option<TensorInfo> {
-        let tensor = self.tensors.get(name)?;
-        Some(TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone() })
-    }
-
-    fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
-        let tensor = &self.tensors[name];
-        TensorView::owned(self.path(), name, tensor.dtype, tensor.shape.clone(), tensor.bytes.clone())
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    fn quantization(&self) -> Option<&Value> {
-        self.config.as_ref()
-    }
-
-    fn path(&self) -> &Path {
-        Path::new("memory")
-    }
-}
 
 /// What is written is read again as it was, in every dialect that takes it.
 #[test]
@@ -99,12 +51,22 @@ fn what_cannot_be_said_exactly_is_refused() {
         (Dialect::Compressed, "uint4/32/f16/min:f16", [32, 64], "no minimums"),
         (Dialect::Awq, "int8/row/f16", [32, 64], "4 bits"),
         (Dialect::Awq, "int4/48/f16", [32, 64], "full groups"),
-        (Dialect::Compressed, "e2m1/row/f16", [32, 64], "not e2m1"),
+        (Dialect::Compressed, "e2m1/row/f16", [32, 64], "e2m1/16/e4m3/tensor:f32"),
+        (Dialect::Compressed, "e2m1/32/e4m3/tensor:f32", [32, 64], "groups of 16"),
+        (Dialect::Compressed, "e2m1/32/e8m0", [32, 48], "full groups of 32"),
+        (Dialect::Compressed, "e2m1/row/e8m0", [32, 64], "groups of 32"),
+        (Dialect::Compressed, "e4m3/32/e8m0", [32, 64], "float scales"),
+        (Dialect::Compressed, "e4m3/32/f16", [32, 48], "full groups"),
+        (Dialect::Compressed, "e4m3/32/f16/min:f16", [32, 64], "minimums"),
+        (Dialect::Compressed, "nf4/32/f16", [32, 64], "not nf4"),
+        (Dialect::Bitsandbytes, "nf4/64/f32", [32, 64], "only read"),
     ];
     for (dialect, scheme, shape, words) in cases {
         let refused = dialect.write("l", &packed(scheme, shape, false, 1)).unwrap_err().to_string();
         assert!(refused.contains(words) && refused.starts_with(&dialect.to_string()), "{refused}");
     }
+    let ordered = Dialect::Compressed.write("l", &packed("e2m1/32/e8m0", [32, 64], true, 1)).unwrap_err();
+    assert!(ordered.to_string().contains("order"), "{ordered}");
     let ordered = Dialect::Awq.write("l", &packed("int4/16/f16", [32, 64], true, 1)).unwrap_err();
     assert!(ordered.to_string().contains("order"), "{ordered}");
 }
@@ -211,8 +173,63 @@ fn damaged_layers_are_one_error_that_names_the_tensor() {
     }
 }
 
+/// A matrix whose codes and scale codes of E4M3 are numbers, and whose outer scale is the reciprocal of one.
+fn of_numbers(scheme: &str, shape: [usize; 2], seed: u64) -> Packed {
+    let packed = packed(scheme, shape, false, seed);
+    let numbers = |codes: Vec<u16>, code: Code| match code.bits() {
+        8 => codes.into_iter().map(|code| if code & 0x7f == 0x7f { code - 1 } else { code }).collect(),
+        _ => codes,
+    };
+    let codes = numbers(packed.codes(), packed.scheme().code);
+    let scales = match packed.parts().scales.clone() {
+        Scales::Nested { codes, outer } => Scales::Nested {
+            codes: numbers(codes, Code::Float(Minifloat::E4M3)),
+            outer: outer.into_iter().map(compressed::fp4::writable).collect(),
+        },
+        floats => floats,
+    };
+    Packed::from_codes(packed.scheme(), shape, &codes, scales, None, None).unwrap()
+}
+
+/// Blocks of several rows, by hand: 3 rows in blocks of 2 by 2, and a block at the end that is neither as tall nor as wide.
+#[test]
+fn scales_of_blocks_are_those_of_their_rows() {
+    let tensor =
+        |name: &str, dtype, shape: Vec<usize>, bytes| NamedTensor { name: format!("l.{name}"), dtype, shape, bytes };
+    let scales = [1.0_f32, 2.0, 4.0, 8.0].into_iter().flat_map(f32::to_le_bytes).collect();
+    let mut source = Memory::new(vec![
+        tensor("weight", Dtype::F8_E4M3, vec![3, 3], vec![0x38; 9]),
+        tensor("weight_scale", Dtype::F32, vec![2, 2], scales),
+    ]);
+    source.config = Some(json!({ "config_groups": { "group_0": { "weights": { "block_structure": [2, 2] } } } }));
+    let packed = read(&source, "l").unwrap().unwrap();
+    assert_eq!(packed.scheme().to_string(), "e4m3/2/f32");
+    assert_eq!(packed.decode(), [1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 4.0, 4.0, 8.0]);
+    source.config = None;
+    assert!(read(&source, "l").unwrap_err().to_string().contains("`l.weight_scale`"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// What compressed-tensors keeps as floats is read again as it was.
+    #[test]
+    fn floats_come_back_as_they_were(
+        scheme in select(vec![
+            "e2m1/16/e4m3/tensor:f32", "e2m1/32/e8m0", "e4m3/tensor/f32", "e4m3/row/bf16", "e4m3/16/f16", "e4m3/32/f32",
+        ]),
+        rows in 2usize..9,
+        groups in 2usize..5,
+        seed in any::<u64>(),
+    ) {
+        let before = of_numbers(scheme, [rows, 32 * groups], seed);
+        let mut source = Memory::new(Dialect::Compressed.write("l", &before).unwrap());
+        for config in [None, Some(Dialect::Compressed.config(&before, &[]))] {
+            source.config = config;
+            prop_assert_eq!(Dialect::of(&source, "l"), Some(Dialect::Compressed));
+            prop_assert_eq!(read(&source, "l").unwrap().unwrap(), before.clone());
+        }
+    }
 
     /// Whatever shapes and types the tensors of a layer have, it is read or refused.
     #[test]

@@ -120,9 +120,10 @@ impl BlockType {
         }
     }
 
-    /// Bytes of a row; `None` where its columns do not fill whole blocks.
+    /// Bytes of a row; `None` where its columns do not fill whole blocks, or are more than any file has.
     pub fn row_bytes(self, columns: usize) -> Option<usize> {
-        columns.is_multiple_of(self.weights()).then(|| columns / self.weights() * self.bytes())
+        let blocks = columns.is_multiple_of(self.weights()).then_some(columns / self.weights())?;
+        blocks.checked_mul(self.bytes())
     }
 
     /// The scheme of a matrix in this type, as it is spelled.

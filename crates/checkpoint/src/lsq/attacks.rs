@@ -27,6 +27,7 @@ fn good() -> Vec<u8> {
     let mut writer = Writer::lsq(&file);
     writer.packed("l", packed("uint3/7/uint5/2:f16", [3, 20], true, 1)).unwrap();
     writer.packed("m", packed("slog5:mu8/row/f16", [2, 9], false, 2)).unwrap();
+    writer.packed("n", packed("trellis3:8/row/f16", [259, 2], true, 3)).unwrap();
     writer.add("a", Dtype::F32, [2], vec![0x3c; 8]).unwrap();
     writer.add("b", Dtype::I64, [1], vec![1; 8]).unwrap();
     writer.metadata("quench.gates", "passed");
@@ -77,7 +78,7 @@ proptest! {
 
     #[test]
     fn right_checksums_over_numbers_that_do_not_fit(
-        scheme in select(vec!["int1", "int4", "uint3", "uint16", "slog5:mu8", "int17", "nf4"]),
+        scheme in select(vec!["int1", "int4", "uint3", "uint16", "slog5:mu8", "int17", "nf4", "trellis2:8", "trellis4:16"]),
         group in select(vec!["tensor", "row", "1", "7", "4294967295"]),
         scale in select(vec!["f32", "f16", "int8/tensor:f32", "uint5/2:f16", "nf4/4294967295:f32"]),
         shape in (number(), number()),
@@ -109,7 +110,8 @@ proptest! {
         // Every part that changed is summed again, so that its values are looked at.
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         let mut json = json;
-        let lists = [&value["tensors"], &value["layers"][0]["parts"], &value["layers"][1]["parts"]];
+        let layers = value["layers"].as_array().unwrap().iter().map(|layer| &layer["parts"]);
+        let lists: Vec<_> = layers.chain([&value["tensors"]]).collect();
         for part in lists.into_iter().flat_map(|list| list.as_array().unwrap()) {
             let place = |at: usize| part["bytes"][at].as_u64().unwrap() as usize;
             let range = place(0)..place(1);

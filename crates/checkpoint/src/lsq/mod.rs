@@ -28,7 +28,7 @@ mod tests;
 pub use error::LsqError;
 pub(crate) use head::read;
 pub(crate) use shard::LsqShard;
-pub(crate) use stream::to_words;
+pub(crate) use stream::{Rows, to_words};
 
 use quench_format::{Packed, Scale};
 
@@ -53,8 +53,8 @@ pub const LSQ_WEIGHTS: &str = "model.lsq";
 pub(crate) enum Stored {
     /// As the elements themselves.
     Plain,
-    /// As one string of codes, most significant bit first: `rows` times `columns` of them, `bits` bits each.
-    Stream { rows: usize, columns: usize, bits: u32 },
+    /// As one string of codes, most significant bit first.
+    Stream(Rows),
     /// In a GGUF file: rows in the order in which RoPE turns pairs of them, so many heads.
     Rotary { heads: usize },
 }
@@ -62,15 +62,17 @@ pub(crate) enum Stored {
 impl Stored {
     /// How a part of `layer` lies in an `.lsq` file.
     pub fn of(piece: Piece, layer: &Layer) -> Self {
-        let [rows, columns] = layer.shape;
-        let [scale_rows, groups] = layer.scheme.group.scale_shape(layer.shape);
-        let grid = |bits| Self::Stream { rows: scale_rows, columns: groups, bits };
+        let (code, shape) = (layer.scheme.code, layer.shape);
+        let grid = |bits| Self::Stream(Rows::new(layer.scheme.group.scale_shape(shape), bits));
         match (piece, layer.scheme.scale, layer.scheme.minimum) {
-            (Piece::Codes, ..) => Self::Stream { rows, columns, bits: layer.scheme.code.bits() },
+            (Piece::Codes, ..) => Self::Stream(match code.strings(shape) {
+                Some(strings) => Rows::strings(&strings, shape[1]),
+                None => Rows::new(shape, code.bits()),
+            }),
             (Piece::Scales, Scale::Nested { code, .. }, _) | (Piece::Minimums, _, Some(Scale::Nested { code, .. })) => {
                 grid(code.bits())
             }
-            (Piece::Zeros, ..) => grid(layer.scheme.code.bits()),
+            (Piece::Zeros, ..) => grid(code.bits()),
             _ => Self::Plain,
         }
     }
@@ -79,7 +81,7 @@ impl Stored {
     pub fn len(self, info: &TensorInfo) -> Option<u64> {
         match self {
             Self::Plain | Self::Rotary { .. } => crate::source::byte_len(info.dtype, &info.shape),
-            Self::Stream { rows, columns, bits } => stream::byte_len(rows, columns, bits),
+            Self::Stream(rows) => rows.byte_len(),
         }
     }
 }

@@ -93,7 +93,7 @@ impl<'w, W: Write + Seek> LsqShard<'w, W> {
         let Place { begin, stored, entry } = &self.places[&slot.name];
         let packed = match *stored {
             Stored::Plain | Stored::Rotary { .. } => None,
-            Stored::Stream { columns, bits, .. } => Some(stream::from_words(bytes, columns, bits)),
+            Stored::Stream(rows) => Some(stream::from_words(bytes, rows)),
         };
         let bytes = packed.as_deref().unwrap_or(bytes);
         let sum = Sha256Sum::of(bytes);

@@ -59,6 +59,16 @@ fn every_code_and_width_at_every_length_comes_back_and_the_size_is_exact() {
             }
         }
     }
+    for (code, rows) in
+        [("trellis1:8", 8), ("trellis2:12", 300), ("trellis3:8", 514), ("trellis3:16", 783), ("trellis4:9", 3)]
+    {
+        for (columns, scale) in (1..).zip(&scales[..5]) {
+            let (scheme, layer) = (format!("{code}/2/{scale}"), format!("{code}.{columns}"));
+            let packed = packed(&scheme, [rows, columns], columns == 4, columns as u64);
+            writer.packed(&layer, packed.clone()).unwrap();
+            expected.push((layer, packed));
+        }
+    }
     let written = writer.finish().unwrap();
     let parts: u64 = expected.iter().map(|(_, packed)| formula(packed)).sum();
     assert_eq!(written.tensor_bytes, parts);

@@ -1,5 +1,6 @@
 //! Language models: running text.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Candidate, Measured, Options, Protocol, Text, compare};
 use quench_models::text::{Sample, TextSource, sample};
-use quench_models::{Decoder, Tokenizer, ids};
-use quench_quantize::recipe::{Calibration, Evaluation};
+use quench_models::{Decoder, Kind, TIED, TURNED_MLP, Tokenizer, ids};
+use quench_quantize::recipe::{Calibration, Evaluation, Transform};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Inputs, Progress, Subject};
@@ -24,7 +26,17 @@ pub(crate) struct Texts {
 impl Subject for Decoder {
     type Tasks = Texts;
 
+    const KIND: Kind = Kind::Decoder;
+
     const DATA: &'static str = "text";
+
+    const TRANSFORMS: &'static [Transform] = &[
+        Transform::RotateResidual,
+        Transform::RotateHeads,
+        Transform::RotateMlp,
+        Transform::Awq,
+        Transform::SmoothQuant,
+    ];
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(quench_models::open(folder, device)?)
@@ -32,6 +44,26 @@ impl Subject for Decoder {
 
     fn source(&self) -> &Arc<dyn Source> {
         Decoder::source(self)
+    }
+
+    fn transform(&mut self, transform: Transform) -> Result<bool, JobError> {
+        Ok(match transform {
+            Transform::RotateResidual => self.turn_residual()?,
+            Transform::RotateHeads => self.turn_heads()?,
+            Transform::RotateMlp => self.turn_mlp()?,
+            Transform::FoldBatchNorms | Transform::Awq | Transform::SmoothQuant => false,
+        })
+    }
+
+    fn rescale(&mut self, factors: &BTreeMap<String, Vec<f32>>) -> Result<(), JobError> {
+        Ok(Decoder::rescale(self, factors)?)
+    }
+
+    fn marks(&self) -> Vec<(&'static str, Value)> {
+        let config = self.config();
+        let turned = config.turned_mlp.then_some((TURNED_MLP, Value::Bool(true)));
+        let apart = (!config.tied).then_some((TIED, Value::Bool(false)));
+        apart.into_iter().chain(turned).collect()
     }
 
     fn context(&self) -> Option<usize> {

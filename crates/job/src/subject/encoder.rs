@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Bootstrap, Candidate, EvalError, Measured, SentenceComparison, Task};
 use quench_models::text::{Corpus, TextSource, sentences};
-use quench_models::{Encoder, ModelError, Sentences, Tokenizer};
+use quench_models::{Encoder, Kind, ModelError, Sentences, Tokenizer};
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation};
 
@@ -27,6 +27,8 @@ pub(crate) struct Tasks {
 
 impl Subject for Encoder {
     type Tasks = Tasks;
+
+    const KIND: Kind = Kind::Encoder;
 
     const DATA: &'static str = "text";
 

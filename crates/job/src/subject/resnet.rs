@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use quench_checkpoint::Source;
 use quench_eval::{Bootstrap, Candidate, Classification, EvalError, Labelled, Measured};
 use quench_models::text::TextSource;
-use quench_models::{FOLDED, ModelError, ResNet, image_files};
+use quench_models::{FOLDED, Kind, ModelError, ResNet, image_files};
 use quench_nn::Model;
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
 use rand::SeedableRng;
@@ -23,6 +23,8 @@ use crate::{CalibrationSize, JobError};
 impl Subject for ResNet {
     type Tasks = Labelled;
 
+    const KIND: Kind = Kind::ResNet;
+
     const DATA: &'static str = "images";
 
     const TRANSFORMS: &'static [Transform] = &[Transform::FoldBatchNorms];
@@ -35,13 +37,10 @@ impl Subject for ResNet {
         ResNet::source(self)
     }
 
-    fn transform(&mut self, transforms: &[Transform]) -> Result<(), JobError> {
-        for transform in transforms {
-            match transform {
-                Transform::FoldBatchNorms => self.fold()?,
-            }
-        }
-        Ok(())
+    fn transform(&mut self, _: Transform) -> Result<bool, JobError> {
+        let folds = !self.config().folded;
+        self.fold()?;
+        Ok(folds)
     }
 
     fn marks(&self) -> Vec<(&'static str, Value)> {

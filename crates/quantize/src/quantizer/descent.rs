@@ -1,4 +1,4 @@
-//! Coordinate descent on the output loss: codes, scales and zero points in turn.
+//! Coordinate descent on the output loss: codes, scales, and zero points or minimums in turn.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Matrix;
 use super::fit::Fit;
 use super::solution::Solution;
+use super::strings::Columns;
 use crate::Gram;
 use crate::stats::{host, mean_diagonal};
 
@@ -45,6 +46,7 @@ const VISITS: usize = 2;
 /// code of weight j      ŵ_j ← the level nearest to ŵ_j − Γ_j / H_jj
 /// scale of group a      s ← s − ⟨q, Γ_a⟩ / ⟨q, H_aa q⟩        q = level(code) − zero
 /// zero point of a       z ← round(z + ⟨1, Γ_a⟩ / (s ⟨1, H_aa 1⟩))
+/// minimum of a          m ← m − ⟨1, Γ_a⟩ / ⟨1, H_aa 1⟩
 /// ```
 ///
 /// Along one variable the loss is a parabola, so that the nearest value that can be stored is the best that can be stored.
@@ -84,12 +86,20 @@ impl<'a> Descent<'a> {
         if refine.refit {
             gradient = self.refit(fit, solution, gradient);
         }
+        let mut strings = Columns::new(fit, [self.w.rows, self.w.columns]);
         for (most, pairs) in [(refine.descent, false), (refine.pairs, true)] {
+            // Neighbours in a string have no codes of their own to move.
+            if pairs && strings.is_some() {
+                continue;
+            }
             for _ in 0..most {
                 if pairs {
                     gradient = self.move_pairs(fit, solution, gradient);
                 }
-                gradient = self.sweep(fit, solution, gradient);
+                gradient = match &mut strings {
+                    Some(strings) => self.sweep_strings(strings, fit, solution, gradient),
+                    None => self.sweep(fit, solution, gradient),
+                };
                 if refine.refit {
                     gradient = self.refit(fit, solution, gradient);
                 }
@@ -204,12 +214,33 @@ impl<'a> Descent<'a> {
         gradient
     }
 
-    /// Refits the scale of every group, and its zero point where it has one.
+    /// Visits every column, the strings of which are chosen for what all other columns are.
+    fn sweep_strings(
+        &self,
+        strings: &mut Columns,
+        fit: &Fit,
+        solution: &mut Solution,
+        mut gradient: Tensor<2>,
+    ) -> Tensor<2> {
+        let Matrix { rows, columns, .. } = *self.w;
+        for start in (0..columns).step_by(BLOCK) {
+            let range = start..(start + BLOCK).min(columns);
+            let mut of_block = host(gradient.clone().slice([0..rows, range.clone()]).transpose());
+            let changes = strings.sweep(fit, solution, range.clone(), &mut of_block, &self.h_host);
+            if changes.iter().any(|change| *change != 0.0) {
+                let changes = self.upload(changes, rows).transpose();
+                gradient = gradient + changes.matmul(self.h.clone().slice([range, 0..columns]));
+            }
+        }
+        gradient
+    }
+
+    /// Refits the scale of every group, and its zero point or minimum where it has one.
     fn refit(&self, fit: &mut Fit, solution: &mut Solution, mut gradient: Tensor<2>) -> Tensor<2> {
         for group in 0..fit.groups() {
             gradient = self.refit_scales(group, fit, solution, gradient);
-            if fit.has_zeros() {
-                gradient = self.refit_zeros(group, fit, solution, gradient);
+            if fit.has_offsets() {
+                gradient = self.refit_offsets(group, fit, solution, gradient);
             }
         }
         gradient
@@ -236,16 +267,15 @@ impl<'a> Descent<'a> {
         let parabolas: Vec<(f64, f64)> = (0..rows).into_par_iter().map(of_row).collect();
         let steps = fit.step_scales(group, &parabolas);
         for row in (0..rows).filter(|row| steps[*row] != 0.0) {
-            let scale = fit.scale(row, group);
             let decoded = &mut solution.decoded[row * columns..][range.clone()];
             for (value, level) in decoded.iter_mut().zip(&levels[row * width..]) {
-                *value = scale * level;
+                *value = fit.weight_of(row, group, *level);
             }
         }
         gradient + reach * self.upload(steps, 1)
     }
 
-    fn refit_zeros(&self, group: usize, fit: &mut Fit, solution: &mut Solution, gradient: Tensor<2>) -> Tensor<2> {
+    fn refit_offsets(&self, group: usize, fit: &mut Fit, solution: &mut Solution, gradient: Tensor<2>) -> Tensor<2> {
         let Matrix { rows, columns, .. } = *self.w;
         let range = fit.columns_of(group);
         let mut reach = vec![0.0f32; columns];
@@ -257,11 +287,11 @@ impl<'a> Descent<'a> {
         let slopes: Vec<f64> =
             slope.par_chunks(range.len()).map(|row| row.iter().map(|value| f64::from(*value)).sum()).collect();
         // What a weight of the group in each row moves by.
-        let steps = fit.step_zeros(group, &slopes, curvature);
+        let steps = fit.step_offsets(group, &slopes, curvature);
         for row in (0..rows).filter(|row| steps[*row] != 0.0) {
             for column in range.clone() {
                 let at = row * columns + column;
-                solution.decoded[at] = fit.scale(row, group) * fit.level(row, group, solution.codes[at]);
+                solution.decoded[at] = fit.weight(row, group, solution.codes[at]);
             }
         }
         gradient + self.upload(steps, 1).matmul(self.upload(reach, columns))

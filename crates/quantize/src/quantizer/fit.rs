@@ -1,10 +1,12 @@
 //! The grid of a matrix: scales and zero points as they are stored, found before any weight is rounded and refitted afterwards.
 
-use quench_format::{Group, Packed, Scale, Scales, Scheme, power_of_two};
+use std::ops::Range;
+
+use quench_format::{Group, Offsets, Packed, Scale, Scales, Scheme, power_of_two};
 use rayon::prelude::*;
 
 use super::levels::{Levels, Map};
-use super::search::{Finder, ScaleSearch, rounded};
+use super::search::{Finder, Found, ScaleSearch, rounded};
 use super::{Matrix, curve};
 use crate::{CodeChoice, QuantizeError, Target};
 
@@ -17,14 +19,16 @@ pub(super) struct Request<'a> {
     pub(super) importance: Option<&'a [f32]>,
 }
 
-/// The grid of one matrix: for every row and group a scale and a zero point, as they will be stored.
+/// The grid of one matrix: for every row and group a scale and a zero point or a minimum, as they will be stored.
 #[derive(Clone)]
 pub(super) struct Fit {
     pub(super) scheme: Scheme,
     rows: usize,
     columns: usize,
     scales: Scales,
-    zeros: Option<Vec<u16>>,
+    offsets: Offsets,
+    /// Minimums as they decode, `[rows, groups]`, where there are any.
+    minimums: Vec<f32>,
     /// Scales as they decode, `[rows, groups]`.
     effective: Vec<f32>,
     groups: usize,
@@ -45,8 +49,8 @@ impl Fit {
     pub(super) fn on(w: &Matrix, scheme: Scheme, request: Request<'_>, map: Map) -> Self {
         let (groups, size) = (scheme.group.groups_per_row(w.columns), scheme.group.size(w.columns));
         let levels = Levels::new(scheme.code, map);
-        let finder = Finder { code: scheme.code, scale: scheme.scale, search: request.search, levels: &levels };
-        let found: Vec<(f32, u16)> = if scheme.group == Group::Tensor {
+        let finder = Finder { scheme, search: request.search, levels: &levels };
+        let found: Vec<Found> = if scheme.group == Group::Tensor {
             let importance = request.importance.map(|importance| importance.repeat(w.rows));
             vec![finder.find(&w.values, importance.as_deref())]
         } else {
@@ -59,11 +63,20 @@ impl Fit {
             };
             rows.flat_map_iter(of_row).collect()
         };
-        let zeros = scheme.code.is_affine().then(|| found.iter().map(|(_, zero)| *zero).collect::<Vec<u16>>());
-        let ideal: Vec<f32> = found.into_iter().map(|(scale, _)| scale).collect();
-        let (scales, effective) = store(ideal, scheme.scale, groups, w.rows);
-        let effective = if scheme.group == Group::Tensor { vec![effective[0]; w.rows] } else { effective };
-        Self { scheme, rows: w.rows, columns: w.columns, scales, zeros, effective, groups, size, levels }
+        let kept = |kept: Scale, ideal: Vec<f32>| {
+            let (stored, effective) = store(ideal, kept, groups, w.rows);
+            (stored, if scheme.group == Group::Tensor { vec![effective[0]; w.rows] } else { effective })
+        };
+        let (scales, effective) = kept(scheme.scale, found.iter().map(|found| found.scale).collect());
+        let (offsets, minimums) = match scheme.minimum {
+            Some(minimum) => {
+                let (stored, minimums) = kept(minimum, found.iter().map(|found| found.minimum).collect());
+                (Offsets::Minimums(stored), minimums)
+            }
+            None if scheme.has_zeros() => (Offsets::Zeros(found.iter().map(|found| found.zero).collect()), Vec::new()),
+            None => (Offsets::None, Vec::new()),
+        };
+        Self { scheme, rows: w.rows, columns: w.columns, scales, offsets, minimums, effective, groups, size, levels }
     }
 
     /// The group of stored column `column`.
@@ -72,7 +85,7 @@ impl Fit {
     }
 
     /// The stored columns of a group.
-    pub(super) fn columns_of(&self, group: usize) -> std::ops::Range<usize> {
+    pub(super) fn columns_of(&self, group: usize) -> Range<usize> {
         group * self.size..((group + 1) * self.size).min(self.columns)
     }
 
@@ -81,9 +94,9 @@ impl Fit {
         self.groups
     }
 
-    /// Whether groups have zero points.
-    pub(super) fn has_zeros(&self) -> bool {
-        self.zeros.is_some()
+    /// Whether groups have zero points or minimums.
+    pub(super) fn has_offsets(&self) -> bool {
+        self.offsets != Offsets::None
     }
 
     /// The scale of a group as it decodes.
@@ -91,32 +104,71 @@ impl Fit {
         self.effective[row * self.groups + group]
     }
 
-    /// What `code` stands for at the scale 1.
+    /// What the scale of a group is multiplied with in a weight of this code.
     pub(super) fn level(&self, row: usize, group: usize, code: u16) -> f32 {
-        let zero = self.zeros.as_ref().map_or(0.0, |zeros| f32::from(zeros[self.stored(row, group)]));
+        let zero = self.offsets.zeros().map_or(0.0, |zeros| f32::from(zeros[self.stored(row, group)]));
         self.levels.grid.level(code) - zero
     }
 
+    /// The weight that a code stands for.
+    #[inline]
+    pub(super) fn weight(&self, row: usize, group: usize, code: u16) -> f32 {
+        self.weight_of(row, group, self.level(row, group, code))
+    }
+
+    /// The weight of a level, with the roundings of [`Packed::decode`].
+    #[inline]
+    pub(super) fn weight_of(&self, row: usize, group: usize, level: f32) -> f32 {
+        let product = self.scale(row, group) * level;
+        match self.minimums.get(row * self.groups + group) {
+            None => product,
+            Some(minimum) => product + minimum,
+        }
+    }
+
     /// Whether one scale serves all rows.
-    pub(super) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.scheme.group == Group::Tensor
     }
 
-    /// Takes the scales and zero points of some rows from another grid of the same scheme; each row has its own.
-    pub(super) fn take_rows(&mut self, other: &Self, rows: &[usize]) {
+    /// Rows whose codes can only be taken from another solution together: each its own, but for those of one string, and all where
+    /// they share a scale.
+    pub(super) fn parts(&self) -> Vec<Range<usize>> {
+        match self.scheme.code.strings([self.rows, self.columns]) {
+            _ if self.is_shared() => std::iter::once(0..self.rows).collect(),
+            Some(strings) => (0..strings.bands()).map(|band| strings.rows(band)).collect(),
+            None => (0..self.rows).map(|row| row..row + 1).collect(),
+        }
+    }
+
+    /// Takes the scales and offsets of some [parts](Self::parts) from another grid of the same scheme.
+    pub(super) fn take(&mut self, other: &Self, parts: &[Range<usize>]) {
+        if self.is_shared() {
+            if !parts.is_empty() {
+                self.clone_from(other);
+            }
+            return;
+        }
         let groups = self.groups;
         let copy = |row: usize| row * groups..(row + 1) * groups;
-        for row in rows.iter().copied() {
+        let take = |own: &mut Scales, other: &Scales, row: usize| match (own, other) {
+            (Scales::Float(own), Scales::Float(other)) => own[copy(row)].copy_from_slice(&other[copy(row)]),
+            (Scales::Nested { codes: own, .. }, Scales::Nested { codes: other, .. }) => {
+                own[copy(row)].copy_from_slice(&other[copy(row)]);
+            }
+            _ => unreachable!("both grids are of one scheme"),
+        };
+        for row in parts.iter().cloned().flatten() {
             self.effective[copy(row)].copy_from_slice(&other.effective[copy(row)]);
-            match (&mut self.scales, &other.scales) {
-                (Scales::Float(own), Scales::Float(other)) => own[copy(row)].copy_from_slice(&other[copy(row)]),
-                (Scales::Nested { codes: own, .. }, Scales::Nested { codes: other, .. }) => {
-                    own[copy(row)].copy_from_slice(&other[copy(row)]);
+            take(&mut self.scales, &other.scales, row);
+            match (&mut self.offsets, &other.offsets) {
+                (Offsets::None, Offsets::None) => {}
+                (Offsets::Zeros(own), Offsets::Zeros(other)) => own[copy(row)].copy_from_slice(&other[copy(row)]),
+                (Offsets::Minimums(own), Offsets::Minimums(minimums)) => {
+                    take(own, minimums, row);
+                    self.minimums[copy(row)].copy_from_slice(&other.minimums[copy(row)]);
                 }
                 _ => unreachable!("both grids are of one scheme"),
-            }
-            if let (Some(own), Some(other)) = (&mut self.zeros, &other.zeros) {
-                own[copy(row)].copy_from_slice(&other[copy(row)]);
             }
         }
     }
@@ -127,7 +179,7 @@ impl Fit {
         let scale = self.scale(row, group);
         let [below, above] = self.levels.neighbours[usize::from(code)];
         let codes = if scale < 0.0 { [above, below] } else { [below, above] };
-        codes.map(|code| (code, scale * self.level(row, group, code)))
+        codes.map(|code| (code, self.weight(row, group, code)))
     }
 
     /// Where the scale of a group is stored: one serves all rows with [`Group::Tensor`].
@@ -139,79 +191,25 @@ impl Fit {
     ///
     /// - `parabolas`: `(b, c)` for each row, where a step `δ` of the scale changes the loss by `2bδ + cδ²`
     pub(super) fn step_scales(&mut self, group: usize, parabolas: &[(f64, f64)]) -> Vec<f32> {
-        if self.is_shared() {
-            let sum = parabolas.iter().fold((0.0, 0.0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
-            let step = self.step_scale(0, self.effective[0], sum);
-            let scale = self.stored_scale(0);
-            self.effective.fill(scale);
-            return vec![step; self.rows];
-        }
-        let of_row = |(row, parabola): (usize, &(f64, f64))| {
-            let at = row * self.groups + group;
-            let step = self.step_scale(at, self.effective[at], *parabola);
-            self.effective[at] = self.stored_scale(at);
-            step
-        };
-        parabolas.iter().enumerate().map(of_row).collect()
+        let (kept, groups, shared) = (self.scheme.scale, self.groups, self.is_shared());
+        step_all(&mut self.scales, &mut self.effective, kept, parabolas, At { group, groups, shared })
     }
 
-    /// Stores the best scale in place of `scale`, if it is better, and returns the step.
-    fn step_scale(&mut self, at: usize, scale: f32, (slope, curvature): (f64, f64)) -> f32 {
-        let ideal = (f64::from(scale) - slope / curvature) as f32;
-        if !ideal.is_finite() {
-            return 0.0;
-        }
-        let better = |candidate: f32| {
-            let step = f64::from(candidate) - f64::from(scale);
-            candidate != 0.0 && step * (2.0 * slope + step * curvature) < 0.0
-        };
-        match (&mut self.scales, self.scheme.scale) {
-            (Scales::Float(scales), kept @ (Scale::Float(_) | Scale::PowerOfTwo)) => {
-                let candidate = match kept.float() {
-                    Some(kind) => rounded(kind, ideal),
-                    None => power(ideal),
-                };
-                if !better(candidate) {
-                    return 0.0;
-                }
-                scales[at] = candidate;
-                candidate - scale
-            }
-            (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
-                let outer = outer[outer_of(group, at, self.groups)];
-                let grid = code.grid();
-                let inner = grid.nearest(ideal / outer);
-                let candidate = outer * grid.level(inner);
-                if !better(candidate) {
-                    return 0.0;
-                }
-                codes[at] = inner;
-                candidate - scale
-            }
-            _ => unreachable!("the form of the scales is that of the scheme"),
-        }
-    }
-
-    /// A scale as it decodes from what is stored.
-    fn stored_scale(&self, at: usize) -> f32 {
-        match (&self.scales, self.scheme.scale) {
-            (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
-                outer[outer_of(group, at, self.groups)] * code.level(codes[at])
-            }
-            (Scales::Float(scales), _) => scales[at],
-            _ => unreachable!("the form of the scales is that of the scheme"),
-        }
-    }
-
-    /// Moves the zero point of `group` in every row to where a loss is least, and returns by how much its weights moved.
+    /// Moves the zero point or the minimum of `group` in every row to where a loss is least, and returns by how much its weights
+    /// moved.
     ///
     /// - `slopes`, `curvature`: a step `δ` of all weights of the group in row `r` changes the loss by
     ///   `2 slopes[r] δ + curvature δ²`
-    pub(super) fn step_zeros(&mut self, group: usize, slopes: &[f64], curvature: f64) -> Vec<f32> {
+    pub(super) fn step_offsets(&mut self, group: usize, slopes: &[f64], curvature: f64) -> Vec<f32> {
+        if let (Offsets::Minimums(stored), Some(kept)) = (&mut self.offsets, self.scheme.minimum) {
+            let parabolas: Vec<(f64, f64)> = slopes.iter().map(|slope| (*slope, curvature)).collect();
+            let at = At { group, groups: self.groups, shared: self.scheme.group == Group::Tensor };
+            return step_all(stored, &mut self.minimums, kept, &parabolas, at);
+        }
         let top = (self.scheme.code.len() - 1) as f64;
         let shared = self.is_shared();
         let (rows, scales, groups) = (self.rows, &self.effective, self.groups);
-        let Some(zeros) = &mut self.zeros else { return vec![0.0; rows] };
+        let Offsets::Zeros(zeros) = &mut self.offsets else { return vec![0.0; rows] };
         let mut step_of = |at: usize, scale: f64, slope: f64, curvature: f64| {
             let old = f64::from(zeros[at]);
             // A larger zero point makes the weights smaller.
@@ -239,18 +237,20 @@ impl Fit {
     /// The code of `w` at `row`, `group`, and the weight that it stands for.
     #[inline]
     pub(super) fn round(&self, row: usize, group: usize, w: f32) -> (u16, f32) {
-        let scale = self.effective[row * self.groups + group];
-        // A group of zeros has scale zero; every code decodes to zero there.
+        let at = row * self.groups + group;
+        let scale = self.effective[at];
+        let w = self.minimums.get(at).map_or(w, |minimum| w - minimum);
+        // A group of zeros has scale zero; every code decodes to the same there.
         let x = if scale == 0.0 { 0.0 } else { w / scale };
-        match &self.zeros {
-            None => {
-                let code = self.levels.code(x);
-                (code, scale * self.levels.grid.level(code))
+        match &self.offsets {
+            Offsets::Zeros(zeros) => {
+                let zero = f32::from(zeros[self.stored(row, group)]);
+                let code = self.levels.grid.nearest(x + zero);
+                (code, scale * (self.levels.grid.level(code) - zero))
             }
-            Some(zeros) => {
-                let zero = zeros[self.stored(row, group)];
-                let code = self.levels.grid.nearest(x + f32::from(zero));
-                (code, scale * (self.levels.grid.level(code) - f32::from(zero)))
+            Offsets::None | Offsets::Minimums(_) => {
+                let code = self.levels.code(x);
+                (code, self.weight_of(row, group, self.levels.grid.level(code)))
             }
         }
     }
@@ -272,7 +272,7 @@ impl Fit {
 
     /// Joins codes in stored order with the scales into a packed matrix.
     pub(super) fn pack(self, layer: &str, codes: &[u16], order: Option<Vec<u32>>) -> Result<Packed, QuantizeError> {
-        Packed::from_codes(self.scheme, [self.rows, self.columns], codes, self.scales, self.zeros, order)
+        Packed::from_codes(self.scheme, [self.rows, self.columns], codes, self.scales, self.offsets, order)
             .map_err(|source| QuantizeError::Format { layer: layer.to_owned(), source })
     }
 }
@@ -282,7 +282,97 @@ fn power(scale: f32) -> f32 {
     power_of_two(scale.abs()).min(2.0_f32.powi(127))
 }
 
-/// Scales as they are stored, and as they decode.
+/// A group of all rows, of as many in each.
+#[derive(Clone, Copy)]
+struct At {
+    group: usize,
+    groups: usize,
+    /// Whether one number serves all rows.
+    shared: bool,
+}
+
+/// Moves what is stored for one group of all rows to where the loss of each row is least, and returns the steps.
+///
+/// - `effective`: as they decode, `[rows, groups]`
+/// - `parabolas`: `(b, c)` for each row, where a step `δ` changes the loss by `2bδ + cδ²`
+fn step_all(
+    stored: &mut Scales,
+    effective: &mut [f32],
+    kept: Scale,
+    parabolas: &[(f64, f64)],
+    At { group, groups, shared }: At,
+) -> Vec<f32> {
+    if shared {
+        let sum = parabolas.iter().fold((0.0, 0.0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+        let step = step_one(stored, 0, effective[0], kept, groups, sum);
+        effective.fill(decoded(stored, 0, kept, groups));
+        return vec![step; parabolas.len()];
+    }
+    let of_row = |(row, parabola): (usize, &(f64, f64))| {
+        let at = row * groups + group;
+        let step = step_one(stored, at, effective[at], kept, groups, *parabola);
+        effective[at] = decoded(stored, at, kept, groups);
+        step
+    };
+    parabolas.iter().enumerate().map(of_row).collect()
+}
+
+/// Stores the best number in place of `now`, if it is better, and returns the step.
+fn step_one(
+    stored: &mut Scales,
+    at: usize,
+    now: f32,
+    kept: Scale,
+    groups: usize,
+    (slope, curvature): (f64, f64),
+) -> f32 {
+    let ideal = (f64::from(now) - slope / curvature) as f32;
+    if !ideal.is_finite() {
+        return 0.0;
+    }
+    let better = |candidate: f32| {
+        let step = f64::from(candidate) - f64::from(now);
+        candidate != 0.0 && step * (2.0 * slope + step * curvature) < 0.0
+    };
+    match (stored, kept) {
+        (Scales::Float(stored), kept @ (Scale::Float(_) | Scale::PowerOfTwo)) => {
+            let candidate = match kept.float() {
+                Some(kind) => rounded(kind, ideal),
+                None => power(ideal),
+            };
+            if !better(candidate) {
+                return 0.0;
+            }
+            stored[at] = candidate;
+            candidate - now
+        }
+        (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
+            let outer = outer[outer_of(group, at, groups)];
+            let grid = code.grid();
+            let inner = grid.nearest(ideal / outer);
+            let candidate = outer * grid.level(inner);
+            if !better(candidate) {
+                return 0.0;
+            }
+            codes[at] = inner;
+            candidate - now
+        }
+        _ => unreachable!("what is stored has the form of the scheme"),
+    }
+}
+
+/// What is stored, as it decodes.
+fn decoded(stored: &Scales, at: usize, kept: Scale, groups: usize) -> f32 {
+    match (stored, kept) {
+        (Scales::Nested { codes, outer }, Scale::Nested { code, group, .. }) => {
+            outer[outer_of(group, at, groups)] * code.level(codes[at])
+        }
+        (Scales::Float(stored), _) => stored[at],
+        _ => unreachable!("what is stored has the form of the scheme"),
+    }
+}
+
+/// Scales or minimums as they are stored, and as they decode.
 fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, Vec<f32>) {
     match scale {
         Scale::Float(kind) => {
@@ -303,7 +393,9 @@ fn store(ideal: Vec<f32>, scale: Scale, groups: usize, rows: usize) -> (Scales, 
             let row = if group == Group::Tensor { ideal.len() } else { ideal.len() / rows.min(ideal.len()) };
             let (mut codes, mut outers, mut effective) = (Vec::new(), Vec::new(), Vec::new());
             for group in ideal.chunks(row).flat_map(|row| row.chunks(per)) {
-                let largest = group.iter().fold(0.0f32, |a, s| a.max(s.abs()));
+                // With the sign of the largest, which inner codes without one need: minimums are all below zero.
+                let largest = group.iter().fold(0.0f32, |a, s| if s.abs() > a.abs() { *s } else { a });
+                let largest = if code.is_affine() { largest } else { largest.abs() };
                 let outer = rounded(kind, largest / code.max_level());
                 outers.push(outer);
                 for s in group {

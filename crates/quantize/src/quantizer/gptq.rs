@@ -10,6 +10,7 @@ use super::descent::{Descent, Refine};
 use super::fit::{Fit, Request};
 use super::levels::Map;
 use super::solution::Solution;
+use super::strings::Columns;
 use super::{Matrix, Quantized};
 use crate::factor::{Factor, factor};
 use crate::stats::host;
@@ -80,22 +81,16 @@ impl Gptq<'_> {
         let turns = self.turns(w, gram, visited.as_deref())?;
         let mut fit = Fit::new(w, request, Map::Nearest);
         let mut solution = self.round(&turns, &fit, &gram.device());
-        let rounded_rows = solution.take_better_rows(&Solution::plain(w, &fit), w, gram).len();
+        let plain = solution.take_better(&Solution::plain(w, &fit), w, gram, fit.parts());
+        let rounded_rows = plain.into_iter().flatten().count();
         let descent = Descent::new(w, gram, turns.damping, self.refine);
         descent.run(&mut fit, &mut solution);
         for _ in 0..self.restarts {
             let mut other = fit.clone();
             let mut again = self.round(&turns, &other, &gram.device());
             descent.run(&mut other, &mut again);
-            if fit.is_shared() {
-                // Rows of one scale are taken together.
-                if gram.share(&again.errors(w), w) < gram.share(&solution.errors(w), w) {
-                    (fit, solution) = (other, again);
-                }
-                continue;
-            }
-            let better = solution.take_better_rows(&again, w, gram);
-            fit.take_rows(&other, &better);
+            let better = solution.take_better(&again, w, gram, fit.parts());
+            fit.take(&other, &better);
         }
         let output_loss = Some(gram.share(&solution.errors(w), w));
         let packed = fit.pack(self.layer, &solution.codes, stored)?;
@@ -130,6 +125,9 @@ impl Gptq<'_> {
     /// Rounds columns as they stand; `group` says to which group of the grid each belongs.
     fn round_in_turn(&self, w: &Matrix, fit: &Fit, group: &[usize], u: &[f32], device: &Device) -> Solution {
         let Matrix { rows, columns, .. } = *w;
+        if let Some(mut strings) = Columns::new(fit, [rows, columns]) {
+            return strings.round_in_turn(w, fit, group, u, self.block, device);
+        }
         let mut codes = vec![0u16; rows * columns];
         let mut decoded = vec![0.0f32; rows * columns];
         let u_device = Tensor::<2>::from_data(TensorData::new(u.to_vec(), [columns, columns]), device);

@@ -8,6 +8,7 @@ mod levels;
 mod rtn;
 mod search;
 mod solution;
+mod strings;
 
 use quench_format::{Code, Packed, Scale};
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,14 @@ impl Method {
                  \"f16\" or \"bf16\" can do; use search = \"absmax\""
             ));
         }
-        Ok(())
+        let affine = matches!(target.code, CodeChoice::Code(code) if code.is_affine());
+        match target.minimum {
+            Some(_) if !affine => {
+                Err(format!("`minimum` adds to the weights of affine codes (uint2, uint4), and {target} is none"))
+            }
+            Some(Scale::PowerOfTwo) => Err(format!("`minimum` is below zero, which e8m0 cannot keep in {target}")),
+            _ => Ok(()),
+        }
     }
 
     /// Quantizes `w` `[out, in]`.

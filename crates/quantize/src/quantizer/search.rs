@@ -1,6 +1,6 @@
 //! The scale of one group, searched.
 
-use quench_format::{Code, FloatKind, Scale};
+use quench_format::{Code, FloatKind, Scale, Scheme};
 use serde::{Deserialize, Serialize};
 
 use super::levels::Levels;
@@ -31,43 +31,55 @@ const FINE: [f32; 6] = [-0.03, -0.02, -0.01, 0.01, 0.02, 0.03];
 
 /// The search for one group.
 pub(super) struct Finder<'a> {
-    pub(super) code: Code,
-    pub(super) scale: Scale,
+    pub(super) scheme: Scheme,
     pub(super) search: ScaleSearch,
     pub(super) levels: &'a Levels,
 }
 
+/// The grid of one group; of zero point and minimum the one that the scheme has.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Found {
+    pub(super) scale: f32,
+    pub(super) zero: u16,
+    pub(super) minimum: f32,
+}
+
 impl Finder<'_> {
-    /// The scale and the zero point of the weights `x`, whose errors count by `importance`.
-    pub(super) fn find(&self, x: &[f32], importance: Option<&[f32]>) -> (f32, u16) {
+    /// The grid of the weights `x`, whose errors count by `importance`.
+    pub(super) fn find(&self, x: &[f32], importance: Option<&[f32]>) -> Found {
         if self.search == ScaleSearch::Unscaled {
-            return (1.0, 0);
+            return Found { scale: 1.0, ..Found::default() };
         }
         let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
         if low == high {
-            return (0.0, 0);
+            return Found::default();
         }
-        let at = |shrink: f32, sign: f32| match self.code {
-            Code::Affine { bits } => {
-                let top = (self.code.len() - 1) as f32;
+        let code = self.scheme.code;
+        if let Code::Trellis(trellis) = code {
+            // Made for normal weights: a spread and no largest one.
+            let spread = (squared_error(x, None, |v| v) / x.len() as f64).sqrt();
+            return Found { scale: self.rounded(spread as f32 * trellis.gain()), ..Found::default() };
+        }
+        let at = |shrink: f32, sign: f32| match code {
+            Code::Affine { .. } => {
+                let top = (code.len() - 1) as f32;
                 let scale = self.rounded(shrink * (high - low) / top);
                 let zero = if scale == 0.0 { 0.0 } else { (-shrink * low / scale).round_ties_even().clamp(0.0, top) };
-                debug_assert!(bits.get() <= 16);
-                (scale, zero as u16)
+                Found { scale, zero: zero as u16, minimum: shrink * low }
             }
             Code::Int { .. } => {
-                let span = (self.code.len() - 1) as f32;
-                (self.rounded(sign * shrink * 2.0 * high.max(-low) / span), 0)
+                let span = (code.len() - 1) as f32;
+                Found { scale: self.rounded(sign * shrink * 2.0 * high.max(-low) / span), ..Found::default() }
             }
-            _ => (self.rounded(shrink * high.max(-low) / self.levels.top()), 0),
+            _ => Found { scale: self.rounded(shrink * high.max(-low) / self.levels.top()), ..Found::default() },
         };
         if self.search == ScaleSearch::AbsMax {
             return at(1.0, 1.0);
         }
-        let both = matches!(self.code, Code::Int { .. }) && self.scale_has_sign();
+        let both = matches!(code, Code::Int { .. }) && self.scale_has_sign();
         let signs: &[f32] = if both { &[1.0, -1.0] } else { &[1.0] };
         let mut best = (f64::INFINITY, 1.0, 1.0, at(1.0, 1.0));
-        let consider = |shrink: f32, sign: f32, best: &mut (f64, f32, f32, (f32, u16))| {
+        let consider = |shrink: f32, sign: f32, best: &mut (f64, f32, f32, Found)| {
             let candidate = at(shrink, sign);
             let error = self.error(x, importance, candidate);
             if error < best.0 {
@@ -88,32 +100,36 @@ impl Finder<'_> {
 
     /// A scale as it is judged: rounded to its kind where it is kept as a float of few bits.
     fn rounded(&self, scale: f32) -> f32 {
-        rounded(self.scale.float().unwrap_or(FloatKind::F32), scale)
+        rounded(self.scheme.scale.float().unwrap_or(FloatKind::F32), scale)
     }
 
     /// Whether a negative scale can be stored.
     fn scale_has_sign(&self) -> bool {
-        match self.scale {
+        match self.scheme.scale {
             Scale::Float(_) => true,
             Scale::PowerOfTwo => false,
             Scale::Nested { code, .. } => !code.is_affine(),
         }
     }
 
-    /// The squared error of `x` on the grid with this scale and zero point.
-    fn error(&self, x: &[f32], importance: Option<&[f32]>, (scale, zero): (f32, u16)) -> f64 {
+    /// The squared error of `x` on a grid.
+    fn error(&self, x: &[f32], importance: Option<&[f32]>, Found { scale, zero, minimum }: Found) -> f64 {
         if scale == 0.0 {
             return squared_error(x, importance, |v| v);
         }
         let inverse = 1.0 / scale;
-        match self.code {
+        let code = self.scheme.code;
+        match code {
             Code::Int { bits } => {
                 let half = (1u32 << (bits.get() - 1)) as f32;
-                integer_error(x, importance, scale, inverse, -half, half - 1.0)
+                integer_error(x, importance, scale, 0.0, -half, half - 1.0)
+            }
+            Code::Affine { .. } if self.scheme.minimum.is_some() => {
+                integer_error(x, importance, scale, minimum, 0.0, (code.len() - 1) as f32)
             }
             Code::Affine { .. } => {
                 let zero = f32::from(zero);
-                integer_error(x, importance, scale, inverse, -zero, (self.code.len() - 1) as f32 - zero)
+                integer_error(x, importance, scale, 0.0, -zero, (code.len() - 1) as f32 - zero)
             }
             _ => squared_error(x, importance, |v| v - scale * self.levels.grid.level(self.levels.code(v * inverse))),
         }
@@ -142,13 +158,15 @@ fn squared_error(x: &[f32], h: Option<&[f32]>, error: impl Fn(f32) -> f32) -> f6
     }
 }
 
-/// `Σ h (x − scale · clamp(round(x / scale), low, high))²`, in a form that vectorises.
-fn integer_error(x: &[f32], h: Option<&[f32]>, scale: f32, inverse: f32, low: f32, high: f32) -> f64 {
+/// `Σ h (x − minimum − scale · clamp(round((x − minimum) / scale), low, high))²`, in a form that vectorises.
+fn integer_error(x: &[f32], h: Option<&[f32]>, scale: f32, minimum: f32, low: f32, high: f32) -> f64 {
     // Adding and taking away 1.5 · 2²³ rounds to the nearest integer, ties to even, below 2²².
     const ROUND: f32 = 12_582_912.0;
+    let inverse = 1.0 / scale;
     let mut sums = [0.0f32; 8];
     let chunks = x.chunks_exact(8);
     let error = |v: f32| {
+        let v = v - minimum;
         let code = ((v * inverse).max(low).min(high) + ROUND) - ROUND;
         let e = v - scale * code;
         e * e
