@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-QUENCH = os.environ.get("QUENCH", str(ROOT / "target/release/quench"))
+QUENCH = str(Path(os.environ.get("QUENCH", ROOT / "target/release/quench")).absolute())
 DATA = Path(os.environ.get("QUENCH_DATA", ROOT / "../shared/data")).resolve()
 OUT = Path(os.environ.get("QUENCH_PEERS", Path.home() / ".cache/quench-peers")).resolve()
 DENSE = DATA / "models/ref-llama"
@@ -94,6 +94,8 @@ def run(command: list, log: Path, cores: int | None = None) -> Cost:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            # GPTQModel leaves logs where it runs.
+            cwd=log.parent,
             env=os.environ | settings,
             preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )
