@@ -356,6 +356,15 @@ fn pairs_and_restarts_go_on_where_descent_ends() {
 }
 
 /// `G + λI`.
+/// A matrix with fewer rows than a window goes down is refused by name, before anything is computed.
+#[test]
+fn strings_need_rows() {
+    let w = Matrix { rows: 5, columns: 8, values: vec![0.5; 40] };
+    let scheme: Scheme = "trellis2:12/8/f16".parse().unwrap();
+    let error = Method::rtn(ScaleSearch::Mse).quantize("tiny", &w, scheme, None).unwrap_err().to_string();
+    assert!(error.contains("tiny") && error.contains("needs at least 6 rows, and it has 5"), "{error}");
+}
+
 /// Trellis codes: feedback from column to column, refitting and descent each lower the loss, and with all of it there is less left
 /// than of integers of the same width. Strings of 300 rows, and two of 256 and 260.
 #[test]

@@ -17,13 +17,19 @@ before, and that is what `quench eval --length 256 --stride 255` does: table 3.
 
 import re
 import sys
+from pathlib import Path
 
 import tools
 from tools import DATA, DENSE, LENGTH, OUT, QUENCH, WINDOWS
 
 WORK = OUT / "work"
 # Our type -> the presets of llama.cpp that it is compared with.
-TYPES = {"Q4_0": ["Q4_0"], "IQ4_NL": ["IQ4_NL"], "IQ4_XS": ["IQ4_XS"], "Q3_K": ["Q3_K_S", "Q3_K_M"], "Q6_K": ["Q6_K"]}
+TYPES = {
+    "Q4_0": ["Q4_0"], "IQ4_NL": ["IQ4_NL"], "IQ4_XS": ["IQ4_XS"], "Q3_K": ["Q3_K_S", "Q3_K_M"], "Q6_K": ["Q6_K"],
+    "Q4_K_M": ["Q4_K_M"], "Q3_K_M": ["Q3_K_M"], "Q2_K": ["Q2_K"],
+}
+# What llama.cpp mixes of several types is asked of ours tensor by tensor.
+MIXES = Path(__file__).parent / "recipes"
 WORST = 0.005
 
 
@@ -80,7 +86,9 @@ def ours(kind: str):
     """Our file of a type; made if it is missing."""
     folder, file = (OUT / f"files/quench-gguf-{kind.lower()}{suffix}" for suffix in ("", ".gguf"))
     if not folder.exists():
-        command = [QUENCH, "quantize", DENSE, "--recipe", f"gguf-{kind.lower()}", "--calibration", tools.wiki()]
+        mix = MIXES / f"{kind.lower()}.toml"
+        recipe = mix if mix.exists() else f"gguf-{kind.lower()}"
+        command = [QUENCH, "quantize", DENSE, "--recipe", recipe, "--calibration", tools.wiki()]
         tools.run([*command, "--output", folder, "--quiet"], WORK / f"quench-{kind}.log")
     return tools.convert(folder, "gguf", file)
 

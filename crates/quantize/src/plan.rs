@@ -132,7 +132,8 @@ impl Plan {
             if stages.is_empty() {
                 return fault(&planned.name, "has no stages; remove its treatment to keep it dense".into());
             }
-            if let Err(reason) = stages.iter().try_for_each(|target| method.check(*target)) {
+            let fits = |target: &Target| method.check(*target).and_then(|()| target.check_shape(planned.shape));
+            if let Err(reason) = stages.iter().try_for_each(fits) {
                 return fault(&planned.name, reason);
             }
         }

@@ -72,6 +72,19 @@ impl Target {
     pub fn with_code(self, code: Code) -> Scheme {
         Scheme { code, group: self.group, scale: self.scale, minimum: self.minimum }
     }
+
+    /// Whether a matrix `[out, in]` has enough rows for it; of trellis codes not every matrix has.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn check_shape(self, shape: [usize; 2]) -> Result<(), String> {
+        match self.code.example().strings(shape).map(|strings| strings.least_rows()) {
+            Some(least) if shape[0] < least => {
+                Err(format!("{self} needs at least {least} rows, and it has {}; use a code such as int4", shape[0]))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl From<Scheme> for Target {

@@ -189,7 +189,8 @@ impl Method {
         gram: Option<&Gram>,
     ) -> Result<Quantized, QuantizeError> {
         let target = target.into();
-        self.check(target).map_err(|reason| QuantizeError::Plan { layer: layer.to_owned(), reason })?;
+        let fits = self.check(target).and_then(|()| target.check_shape([w.rows, w.columns]));
+        fits.map_err(|reason| QuantizeError::Plan { layer: layer.to_owned(), reason })?;
         if let Some(at) = w.values.iter().position(|value| !value.is_finite()) {
             return Err(QuantizeError::NonFiniteWeight {
                 layer: layer.to_owned(),
