@@ -6,7 +6,8 @@
 //! - One model, by what is true: [`places`] of labels, [`spearman`] with people's scores, a linear [`Probe`].
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
-//! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval.
+//! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval; [`Value`]: a number with what is known about it.
+//! - [`Check`]: a known answer, for the tests and for `quench validate`.
 //!
 //! Nothing here knows of models or of quantization; every function is tested against a closed form.
 //!
@@ -25,6 +26,7 @@
 //! # on(&Device::flex());
 //! ```
 
+mod check;
 mod classes;
 mod distortion;
 mod divergence;
@@ -34,8 +36,10 @@ mod rank;
 mod sorted;
 mod source;
 mod summary;
+mod value;
 mod vectors;
 
+pub use check::{Check, Expected, require};
 pub use classes::places;
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{agreement, kl_per_token, nll};
@@ -44,4 +48,5 @@ pub use rank::spearman;
 pub use sorted::{Sorted, Steps, Tally};
 pub use source::{Source, shannon_db};
 pub use summary::{Bootstrap, Interval, Summary, Total};
+pub use value::{Evidence, Value};
 pub use vectors::{Neighbours, beyond_chance, cosines, unit};
