@@ -74,7 +74,15 @@ impl Attention {
         tap: &mut T,
     ) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
-        let [q, k, v] = self.input.forward(x, tap);
+        let x = tap.tap(self.input.site(), x);
+        let y = tap.reach(&self.output_site, [batch, seq, self.heads * self.head_dim], |_| self.mix(x, context, cache));
+        self.output.forward(y)
+    }
+
+    /// What the heads make of their input: `[batch, seq, hidden]` → `[batch, seq, heads · head_dim]`.
+    fn mix(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let [q, k, v] = self.input.forward(x);
         // [batch, seq, heads · head_dim] → [batch, heads, seq, head_dim]
         let split = |x: Tensor<3>, heads: usize| x.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
         let (q, k, v) = (split(q, self.heads), split(k, self.kv_heads), split(v, self.kv_heads));
@@ -88,9 +96,7 @@ impl Attention {
             Some(cache) => cache.extend(k, v),
             None => (k.swap_dims(2, 3), v),
         };
-        let y = self.attend(q, k, v, context.mask(self.layer.window));
-        let y = tap.tap(&self.output_site, y);
-        self.output.forward(y)
+        self.attend(q, k, v, context.mask(self.layer.window))
     }
 
     /// - `q`: `[batch, heads, seq, head_dim]`

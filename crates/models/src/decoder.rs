@@ -133,10 +133,15 @@ impl Block {
             Some(norm) => norm.forward(y),
             None => y,
         };
-        let y = self.attention.forward(self.before_attention.forward(x.clone()), context, cache, tap);
-        let x = tap.tap(&self.residual[0], x + after(&self.after_attention, y));
-        let y = self.mlp.forward(self.before_mlp.forward(x.clone()), tap);
-        tap.tap(&self.residual[1], x + after(&self.after_mlp, y))
+        let shape = x.dims();
+        let x = tap.reach(&self.residual[0], shape, |tap| {
+            let y = self.attention.forward(self.before_attention.forward(x.clone()), context, cache, tap);
+            x + after(&self.after_attention, y)
+        });
+        tap.reach(&self.residual[1], shape, |tap| {
+            let y = self.mlp.forward(self.before_mlp.forward(x.clone()), tap);
+            x + after(&self.after_mlp, y)
+        })
     }
 
     fn load(&mut self) -> Result<(), ModelError> {

@@ -59,19 +59,30 @@ impl Mlp {
 
     /// `x`: `[batch, seq, hidden]` → the same.
     pub(crate) fn forward<T: Tap>(&self, x: Tensor<3>, tap: &mut T) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let [_, width] = self.output.info.shape;
+        let site = match &self.input {
+            Input::Gated(input) => input.site(),
+            Input::Plain(site, _) => site,
+        };
+        let x = tap.tap(site, x);
+        let y = tap.reach(&self.output_site, [batch, seq, width], |_| self.hidden(x));
+        self.output.forward(y)
+    }
+
+    /// What the last matrix reads: `[batch, seq, hidden]` → `[batch, seq, width]`.
+    fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
         let y = match &self.input {
             Input::Gated(input) => {
-                let [gate, up] = input.forward(x, tap);
+                let [gate, up] = input.forward(x);
                 activate(self.activation, gate) * up
             }
-            Input::Plain(site, layer) => activate(self.activation, layer.forward(tap.tap(site, x))),
+            Input::Plain(_, layer) => activate(self.activation, layer.forward(x)),
         };
-        let y = match &self.turn {
+        match &self.turn {
             Some(turn) => turn.forward(y),
             None => y,
-        };
-        let y = tap.tap(&self.output_site, y); // [batch, seq, width]
-        self.output.forward(y)
+        }
     }
 
     /// Where channels may be scaled: what the norm before gives and, in the gated form, what the gate multiplies.

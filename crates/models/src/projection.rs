@@ -1,7 +1,6 @@
 //! [`Projection`]: several linear maps of one input, stored as one matrix or apart.
 
 use burn::tensor::Tensor;
-use quench_nn::Tap;
 
 use crate::ModelError;
 use crate::config::{DecoderConfig, Projections};
@@ -38,8 +37,7 @@ impl<const N: usize> Projection<N> {
     }
 
     /// `x`: `[batch, seq, hidden]` → one `[batch, seq, width]` for each width.
-    pub(crate) fn forward<T: Tap>(&self, x: Tensor<3>, tap: &mut T) -> [Tensor<3>; N] {
-        let x = tap.tap(&self.site, x);
+    pub(crate) fn forward(&self, x: Tensor<3>) -> [Tensor<3>; N] {
         match self.form {
             Projections::Separate => std::array::from_fn(|part| self.layers[part].forward(x.clone())),
             Projections::Fused => {
@@ -49,6 +47,7 @@ impl<const N: usize> Projection<N> {
         }
     }
 
+    /// Where its input is tapped, by whoever calls it.
     pub(crate) fn site(&self) -> &str {
         &self.site
     }

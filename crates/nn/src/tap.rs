@@ -14,6 +14,24 @@ pub trait Tap {
         x
     }
 
+    /// The activation at `site`, of the given shape, computed and [tapped](Self::tap).
+    ///
+    /// A tap that knows already what comes of it, or that wants no more of this pass, may return without computing: whoever
+    /// calls this has nothing but the value in mind. A pair of taps, or a reference to one, computes always.
+    fn reach<const D: usize>(
+        &mut self,
+        site: &str,
+        shape: [usize; D],
+        compute: impl FnOnce(&mut Self) -> Tensor<D>,
+    ) -> Tensor<D>
+    where
+        Self: Sized,
+    {
+        let _ = shape;
+        let x = compute(self);
+        self.tap(site, x)
+    }
+
     /// Whether this tap looks at `site`: what costs something to show, the unfolded input of a convolution, is shown only
     /// to one that does.
     fn sees(&self, site: &str) -> bool {

@@ -10,6 +10,7 @@ mod error;
 mod factor;
 mod feedback;
 mod ledger;
+mod passage;
 mod plan;
 pub mod quantizer;
 pub mod recipe;

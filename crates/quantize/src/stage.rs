@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 use quench_nn::{LayerInfo, Model, Section, Tap, Weight};
 
 use crate::ledger::Ledger;
+use crate::passage::{Kept, Passage};
 use crate::plan::{Plan, Treatment};
 use crate::quantizer::Method;
 use crate::run::{Event, Finished, Journal, check, exact, quantize};
@@ -14,6 +15,9 @@ use crate::{QuantizeError, Target};
 
 /// Bytes of inputs of the dense network that are kept at a time; one site may have more.
 const REFERENCES: usize = 1 << 30;
+
+/// Bytes of activations that are kept from one pass through a section for the next.
+const KEPT: usize = 1 << 30;
 
 /// One stage of a plan.
 pub(crate) struct Stage<'a, I> {
@@ -37,6 +41,14 @@ struct Flow<C> {
     now: Vec<C>,
     /// In the model as this stage found it, where layers are to make up for the difference.
     before: Option<Vec<C>>,
+}
+
+/// What the passes through a section leave, batch by batch.
+struct Left<C> {
+    /// What does not change any more.
+    kept: Vec<Kept>,
+    /// What came out of the section as this stage found it; empty where nobody asked.
+    before: Vec<C>,
 }
 
 /// Progress through the batches of a section, and who is told.
@@ -86,22 +98,27 @@ impl<I: Clone> Stage<'_, I> {
             model.load(section)?;
             let mut weights =
                 if flow.before.is_some() && !tasks.is_empty() { weights(model, section) } else { Vec::new() };
+            let mut left = Left { kept: Vec::new(), before: Vec::new() };
             let finished = match finished {
                 Some(finished) => restore(model, section, finished),
                 None if tasks.is_empty() => Vec::new(),
                 None => {
-                    let finished = self.solve(model, section, &tasks, &flow, &mut weights, observe)?;
+                    let finished = self.solve(model, section, &tasks, &flow, &mut weights, &mut left, observe)?;
                     journal.record(self.stage, section, &finished).map_err(QuantizeError::Journal)?;
                     finished
                 }
             };
             ledger.entries.extend(finished.into_iter().map(|layer| layer.entry));
             if carry_on {
-                flow.now = self.through(model, section, &flow.now);
-                if let Some(before) = &mut flow.before {
-                    swap(model, section, &mut weights);
-                    *before = self.through(model, section, before);
-                    swap(model, section, &mut weights);
+                flow.now = self.through(model, section, &flow.now, left.kept);
+                match &mut flow.before {
+                    Some(before) if left.before.is_empty() => {
+                        swap(model, section, &mut weights);
+                        *before = self.through(model, section, before, Vec::new());
+                        swap(model, section, &mut weights);
+                    }
+                    Some(before) => *before = left.before,
+                    None => {}
                 }
             }
             model.release(section);
@@ -132,6 +149,7 @@ impl<I: Clone> Stage<'_, I> {
         tasks: &[Task],
         flow: &Flow<M::Carry>,
         weights: &mut [Weight],
+        left: &mut Left<M::Carry>,
         observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Finished>, QuantizeError> {
         let (calibrated, others): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|task| task.method.needs_gram());
@@ -145,15 +163,18 @@ impl<I: Clone> Stage<'_, I> {
         let bytes: Vec<usize> = steps.iter().map(|step| step.bytes * self.batches.len()).collect();
         let spans = spans(&bytes, REFERENCES);
         let passes = steps.len() + if compared.is_some() { spans.len() } else { 0 };
+        left.kept.resize_with(self.batches.len(), Kept::default);
+        let mut room = KEPT;
         let mut progress = Progress { done: 0, total: passes * self.batches.len(), observe };
         for span in spans {
             let steps = &mut steps[span];
             let mut references = Vec::new();
             if let Some(before) = compared {
                 swap(model, section, weights);
+                left.before.clear();
                 for (index, batch) in self.batches.iter().enumerate() {
                     let mut reference = Reference::at(steps.iter().flat_map(Step::seen));
-                    pass(model, section, batch, before.get(index), &mut reference);
+                    left.before.extend(pass(model, section, batch, before.get(index), &mut reference));
                     references.push(reference);
                     progress.step()?;
                 }
@@ -165,7 +186,9 @@ impl<I: Clone> Stage<'_, I> {
                     if let Some(reference) = references.get_mut(index) {
                         stats.compare(reference);
                     }
-                    pass(model, section, batch, flow.now.get(index), &mut stats);
+                    let mut passage =
+                        Passage::to(step.seen().collect(), step.first(), &mut stats, &mut left.kept[index], &mut room);
+                    pass(model, section, batch, flow.now.get(index), &mut passage);
                     progress.step()?;
                 }
                 finished.extend(quantize(model, section, self.stage, &step.tasks, &stats, progress.observe)?);
@@ -205,10 +228,21 @@ impl<I: Clone> Stage<'_, I> {
         steps
     }
 
-    /// Every batch through one section.
-    fn through<M: Model<Input = I>>(&self, model: &M, section: Section, carries: &[M::Carry]) -> Vec<M::Carry> {
-        let batches = self.batches.iter().enumerate();
-        batches.filter_map(|(index, batch)| pass(model, section, batch, carries.get(index), &mut ())).collect()
+    /// Every batch through one section, from where the passes before have left it.
+    fn through<M: Model<Input = I>>(
+        &self,
+        model: &M,
+        section: Section,
+        carries: &[M::Carry],
+        kept: Vec<Kept>,
+    ) -> Vec<M::Carry> {
+        let kept = kept.into_iter().chain(std::iter::repeat_with(Kept::default));
+        let batches = self.batches.iter().enumerate().zip(kept);
+        let one = |((index, batch), mut kept): ((usize, _), Kept)| {
+            let mut room = 0;
+            pass(model, section, batch, carries.get(index), &mut Passage::through(&mut (), &mut kept, &mut room))
+        };
+        batches.filter_map(one).collect()
     }
 }
 
@@ -241,6 +275,11 @@ struct Step<'t> {
 impl Step<'_> {
     fn seen(&self) -> impl Iterator<Item = String> {
         self.tasks.iter().flat_map(|task| task.seen())
+    }
+
+    /// The site that a batch comes by first.
+    fn first(&self) -> &str {
+        &self.tasks[0].layer.site
     }
 
     fn stats(&self) -> Stats {

@@ -260,7 +260,7 @@ fn add(sum: &mut Option<Tensor<2>>, x: Tensor<2>) {
 }
 
 /// `[.., features]` as `[count, features]`.
-fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
+pub(crate) fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
     let dims = x.dims();
     x.reshape([dims[..D - 1].iter().product(), dims[D - 1]])
 }
