@@ -49,6 +49,8 @@ pub enum Command {
     Quantize(Box<Quantize>),
     /// Measure the perplexity of a model, and how far it is from its dense original
     Eval(Eval),
+    /// Predict how far quantized models are from a dense one, without running them
+    Predict(Predict),
     /// Show what is in a checkpoint, layer by layer
     Inspect(Inspect),
     /// Write a checkpoint again in another container
@@ -231,6 +233,71 @@ pub struct Eval {
     pub json: Option<PathBuf>,
 
     /// With --against, show how far the output of every layer is from that of the dense one
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `quench predict`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Gradients of the dense model, with labels that it draws itself, say what an error in each weight costs, to second order.
+The codes of each candidate say what its errors are. No quantized model is run, unless --eval asks for it.
+
+Examples:
+  quench predict ./Llama-3.2-1B ./llama-int4 ./llama-int3 --calibration wiki.txt
+  quench predict ./Llama-3.2-1B Llama-3.2-1B-Q4_K_M.gguf --calibration wiki.txt --verbose
+      Files of other tools; which layers cost most.
+  quench predict ./Llama-3.2-1B ./llama-int4 --calibration wiki.txt --eval held-out.txt
+      The prediction beside what is measured.
+
+{CODES}"))]
+pub struct Predict {
+    /// Folder of the dense model, hf:OWNER/NAME, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dense: PathBuf,
+
+    /// Quantized versions of it
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
+    pub candidates: Vec<PathBuf>,
+
+    /// What to average gradients over: texts, with a language as in `de=FILE`, or for an image classifier folders of images
+    /// [default: spark's own texts for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub calibration: Vec<TextSource>,
+
+    /// Measure the divergence as well, on these
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub eval: Vec<TextSource>,
+
+    /// Sequences or images
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub samples: usize,
+
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 256, value_parser = positive)]
+    pub length: usize,
+
+    /// Sequences or images that run through the model together
+    #[arg(long, default_value_t = 4, value_parser = positive)]
+    pub batch: usize,
+
+    /// Of the sequences and of the labels that are drawn
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Write the predictions as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show every layer
     #[arg(short, long)]
     pub verbose: bool,
 

@@ -20,6 +20,7 @@ mod layers;
 mod measure;
 mod model;
 mod plot;
+mod predict;
 mod progress;
 mod quantize;
 mod recipes;
@@ -58,6 +59,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -136,6 +136,22 @@ pub enum JobError {
         /// What that is.
         other: Kind,
     },
+    /// A model that gives no distribution.
+    #[error("{} is a {kind}, which gives vectors and no distribution; its divergence cannot be predicted, measure with `quench eval`", .path.display())]
+    NoLogits {
+        /// The model.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+    },
+    /// Two models whose matrices cannot be compared one by one.
+    #[error("{} has not the layers of {}; give the dense original of the model, as it was before any transform", .path.display(), .dense.display())]
+    OtherLayers {
+        /// The model.
+        path: PathBuf,
+        /// What should be its original.
+        dense: PathBuf,
+    },
     /// The plan asks for a transform of something that the model has not.
     #[error("the plan asks for {transform}, and {} has nothing that it applies to; take it out of `transforms`", .path.display())]
     Transform {

@@ -75,14 +75,15 @@ impl Attention {
     ) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
         let x = tap.tap(self.input.site(), x);
-        let y = tap.reach(&self.output_site, [batch, seq, self.heads * self.head_dim], |_| self.mix(x, context, cache));
-        self.output.forward(y)
+        let y = tap
+            .reach(&self.output_site, [batch, seq, self.heads * self.head_dim], |tap| self.mix(x, context, cache, tap));
+        self.output.forward(y, tap)
     }
 
     /// What the heads make of their input: `[batch, seq, hidden]` → `[batch, seq, heads · head_dim]`.
-    fn mix(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn mix<T: Tap>(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>, tap: &mut T) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
-        let [q, k, v] = self.input.forward(x);
+        let [q, k, v] = self.input.forward(x, tap);
         // [batch, seq, heads · head_dim] → [batch, heads, seq, head_dim]
         let split = |x: Tensor<3>, heads: usize| x.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
         let (q, k, v) = (split(q, self.heads), split(k, self.kv_heads), split(v, self.kv_heads));

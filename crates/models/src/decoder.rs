@@ -267,7 +267,7 @@ impl Decoder {
     fn logits<T: Tap>(&self, hidden: Tensor<3>, tap: &mut T) -> Tensor<3> {
         let x = tap.tap(HEAD_SITE, self.norm.forward(hidden));
         let logits = match &self.head {
-            Some(head) => head.forward(x),
+            Some(head) => head.forward(x, tap),
             None => self.embedding.embedding.as_head(x),
         };
         match self.config.logit_cap {

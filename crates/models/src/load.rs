@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use quench_checkpoint::{Dtype, Source, dialect};
-use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Weight};
+use quench_nn::{Embedding, LayerInfo, Linear, Part, Role, Tap, Weight};
 
 use crate::ModelError;
 use crate::joint::Cut;
@@ -56,7 +56,7 @@ impl Loader<'_> {
                 (Some(stored.lazy()), Some(stored))
             }
         };
-        Ok(Layer { info, origin, bias_origin, linear: Linear { weight, bias } })
+        Ok(Layer { output: info.output(), info, origin, bias_origin, linear: Linear { weight, bias } })
     }
 
     /// A table of vectors `[vocab, dim]`.
@@ -286,13 +286,22 @@ impl Origin {
 pub(crate) struct Layer {
     pub info: LayerInfo,
     pub linear: Linear,
+    /// The site of its output.
+    output: String,
     origin: Origin,
     bias_origin: Option<Stored<1>>,
 }
 
 impl Layer {
-    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.linear.forward(x)
+    /// `x`: `[.., in]` → `[.., out]`, tapped at [`LayerInfo::output`]. The input is tapped by whoever calls this, once for all
+    /// layers that read it.
+    pub(crate) fn forward<const D: usize, T: Tap>(&self, x: Tensor<D>, tap: &mut T) -> Tensor<D> {
+        if tap.is_over() {
+            let mut shape = x.dims();
+            shape[D - 1] = self.outputs();
+            return Tensor::zeros(shape, (&x.device(), x.dtype()));
+        }
+        tap.tap(&self.output, self.linear.forward(x))
     }
 
     /// What reads each channel of the input; nothing where the weight is packed.

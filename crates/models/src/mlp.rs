@@ -66,18 +66,18 @@ impl Mlp {
             Input::Plain(site, _) => site,
         };
         let x = tap.tap(site, x);
-        let y = tap.reach(&self.output_site, [batch, seq, width], |_| self.hidden(x));
-        self.output.forward(y)
+        let y = tap.reach(&self.output_site, [batch, seq, width], |tap| self.hidden(x, tap));
+        self.output.forward(y, tap)
     }
 
     /// What the last matrix reads: `[batch, seq, hidden]` → `[batch, seq, width]`.
-    fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
+    fn hidden<T: Tap>(&self, x: Tensor<3>, tap: &mut T) -> Tensor<3> {
         let y = match &self.input {
             Input::Gated(input) => {
-                let [gate, up] = input.forward(x);
+                let [gate, up] = input.forward(x, tap);
                 activate(self.activation, gate) * up
             }
-            Input::Plain(_, layer) => activate(self.activation, layer.forward(x)),
+            Input::Plain(_, layer) => activate(self.activation, layer.forward(x, tap)),
         };
         match &self.turn {
             Some(turn) => turn.forward(y),

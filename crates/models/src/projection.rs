@@ -1,6 +1,7 @@
 //! [`Projection`]: several linear maps of one input, stored as one matrix or apart.
 
 use burn::tensor::Tensor;
+use quench_nn::Tap;
 
 use crate::ModelError;
 use crate::config::{DecoderConfig, Projections};
@@ -37,11 +38,11 @@ impl<const N: usize> Projection<N> {
     }
 
     /// `x`: `[batch, seq, hidden]` → one `[batch, seq, width]` for each width.
-    pub(crate) fn forward(&self, x: Tensor<3>) -> [Tensor<3>; N] {
+    pub(crate) fn forward<T: Tap>(&self, x: Tensor<3>, tap: &mut T) -> [Tensor<3>; N] {
         match self.form {
-            Projections::Separate => std::array::from_fn(|part| self.layers[part].forward(x.clone())),
+            Projections::Separate => std::array::from_fn(|part| self.layers[part].forward(x.clone(), tap)),
             Projections::Fused => {
-                let all = self.layers[0].forward(x);
+                let all = self.layers[0].forward(x, tap);
                 std::array::from_fn(|part| all.clone().narrow(2, self.widths[..part].iter().sum(), self.widths[part]))
             }
         }

@@ -280,7 +280,8 @@ impl Model for ResNet {
     fn finish<T: Tap>(&self, carry: Tensor<4>, tap: &mut T) -> Tensor<3> {
         let [batch, channels, height, width] = carry.dims();
         let x = carry.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, 1, channels]);
-        self.head.forward(tap.tap(&self.head_site, x))
+        let x = tap.tap(&self.head_site, x);
+        self.head.forward(x, tap)
     }
 
     fn open(&mut self, section: Section) -> Vec<Part<'_>> {

@@ -143,6 +143,11 @@ pub struct LayerInfo {
 }
 
 impl LayerInfo {
+    /// The [site](Tap) of its output, bias included.
+    pub fn output(&self) -> String {
+        format!("{}.output", self.name)
+    }
+
     /// The section that holds the weight.
     pub fn section(&self) -> Section {
         match (self.block, self.role) {

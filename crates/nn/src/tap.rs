@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 /// Sees, and may replace, activations on their way through a model; `()` is the tap that does nothing.
 ///
 /// A *site* is an input point, named once and shared by every weight that reads it: `"model.layers.0.self_attn.input"`
-/// feeds `q_proj`, `k_proj` and `v_proj`; `"model.layers.0.mlp.down_proj.input"` feeds one layer. Calibration
+/// feeds `q_proj`, `k_proj` and `v_proj`; `"model.layers.0.mlp.down_proj.input"` feeds one layer. What a layer gives is tapped
+/// under its own name, `"model.layers.0.mlp.down_proj.output"`. Calibration
 /// statistics, activation patching and ablation are all taps. Dispatch is static, so with `()` a tap compiles away.
 pub trait Tap {
     /// The activation `x` `[.., features]` at `site`; what is returned goes on in its place.
@@ -16,8 +17,8 @@ pub trait Tap {
 
     /// The activation at `site`, of the given shape, computed and [tapped](Self::tap).
     ///
-    /// A tap that knows already what comes of it, or that wants no more of this pass, may return without computing: whoever
-    /// calls this has nothing but the value in mind. A pair of taps, or a reference to one, computes always.
+    /// A tap that knows already what comes of it, or for which the pass [is over](Self::is_over), may return without computing:
+    /// whoever calls this has nothing but the value in mind. A pair of taps, or a reference to one, computes always.
     fn reach<const D: usize>(
         &mut self,
         site: &str,
@@ -30,6 +31,11 @@ pub trait Tap {
         let _ = shape;
         let x = compute(self);
         self.tap(site, x)
+    }
+
+    /// Whether nobody looks at what would be computed from here on: a layer may then return anything of the right shape.
+    fn is_over(&self) -> bool {
+        false
     }
 
     /// Whether this tap looks at `site`: what costs something to show, the unfolded input of a convolution, is shown only

@@ -6,6 +6,7 @@
 //! What was done and what it cost is in the [`Ledger`].
 
 mod balance;
+mod curvature;
 mod error;
 mod factor;
 mod feedback;
@@ -21,6 +22,7 @@ mod target;
 mod text;
 
 pub use balance::{Balance, Balanced, balance, rounding_gain};
+pub use curvature::Curvature;
 pub use error::QuantizeError;
 pub use ledger::{Entry, Ledger};
 pub use plan::{Plan, Planned, Treatment};

@@ -68,6 +68,10 @@ impl<'a, T: Tap> Passage<'a, T> {
 }
 
 impl<T: Tap> Tap for Passage<'_, T> {
+    fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
     fn sees(&self, site: &str) -> bool {
         self.over.is_none() && (self.inner.sees(site) || self.awaited.contains(site))
     }
@@ -92,7 +96,7 @@ impl<T: Tap> Tap for Passage<'_, T> {
         compute: impl FnOnce(&mut Self) -> Tensor<D>,
     ) -> Tensor<D> {
         if let Some((device, dtype)) = &self.over {
-            return Tensor::<D>::zeros(shape, device).cast(*dtype);
+            return Tensor::zeros(shape, (device, *dtype));
         }
         let x = match self.kept.at.get(site) {
             Some(x) => x.clone().reshape(shape),

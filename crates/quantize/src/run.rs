@@ -12,7 +12,7 @@ use crate::ledger::{Entry, Ledger};
 use crate::plan::Plan;
 use crate::quantizer::{Matrix, Method, Quantized};
 use crate::stage::{Stage, Task};
-use crate::stats::{Stats, host};
+use crate::stats::Stats;
 use crate::{QuantizeError, feedback};
 
 /// One finished layer.
@@ -121,8 +121,7 @@ pub(crate) fn quantize<M: Model>(
     let mut finished = Vec::with_capacity(tasks.len());
     for part in model.open(section) {
         let Some(task) = tasks.iter().find(|task| task.layer.name == part.name) else { continue };
-        let [rows, columns] = part.weight.shape();
-        let w = Matrix { rows, columns, values: host(part.weight.val()) };
+        let w = Matrix::of(part.weight);
         let gram = stats.gram(&task.layer.site);
         let moved = match (&task.method, gram, stats.drift(&task.layer.site)) {
             (Method::Gptq { feedback, damping, .. }, Some(gram), Some(drift)) if *feedback > 0.0 => {
@@ -137,7 +136,7 @@ pub(crate) fn quantize<M: Model>(
             stage,
             scheme: packed.scheme().to_string(),
             method: task.method.name().to_owned(),
-            shape: [rows, columns],
+            shape: [w.rows, w.columns],
             bits_per_weight: packed.bits_per_weight(),
             weight_snr_db: weight_snr_db(&w.values, &packed.decode()),
             output_loss,

@@ -186,8 +186,9 @@ impl<I: Clone> Stage<'_, I> {
                     if let Some(reference) = references.get_mut(index) {
                         stats.compare(reference);
                     }
-                    let mut passage =
-                        Passage::to(step.seen().collect(), step.first(), &mut stats, &mut left.kept[index], &mut room);
+                    let awaited = if compared.is_some() { step.seen().collect() } else { step.sites().collect() };
+                    let kept = &mut left.kept[index];
+                    let mut passage = Passage::to(awaited, step.first(), &mut stats, kept, &mut room);
                     pass(model, section, batch, flow.now.get(index), &mut passage);
                     progress.step()?;
                 }
@@ -282,8 +283,12 @@ impl Step<'_> {
         &self.tasks[0].layer.site
     }
 
+    fn sites(&self) -> impl Iterator<Item = String> {
+        self.tasks.iter().map(|task| task.layer.site.clone())
+    }
+
     fn stats(&self) -> Stats {
-        let mut stats = Stats::at(self.tasks.iter().map(|task| task.layer.site.clone()));
+        let mut stats = Stats::at(self.sites());
         for task in &self.tasks {
             if let Some(residual) = &task.layer.residual {
                 stats.through(&task.layer.site, residual);

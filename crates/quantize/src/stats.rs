@@ -25,6 +25,17 @@ impl Gram {
         Self { sum, count }
     }
 
+    /// That of `x`, `[count, in]`.
+    pub(crate) fn of(x: Tensor<2>) -> Self {
+        let [count, _] = x.dims();
+        Self { sum: square(x), count }
+    }
+
+    /// The sum of both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { sum: self.sum + other.sum, count: self.count + other.count }
+    }
+
     /// The sum, `[in, in]`.
     pub fn sum(&self) -> Tensor<2> {
         self.sum.clone()
@@ -189,17 +200,16 @@ impl Tap for Stats {
         }
         if let Some(site) = self.sites.get_mut(site) {
             let rows = rows(x.clone());
-            let [count, _] = rows.dims();
             if let Some(reference) = site.reference.take() {
                 add(&mut site.drift, (reference - rows.clone()).transpose().matmul(rows.clone()));
             }
             if let Some(residual) = &mut site.residual {
                 residual.input = Some(rows.clone());
             }
-            let sum = rows.clone().transpose().matmul(rows);
+            let gram = Gram::of(rows);
             site.gram = Some(match site.gram.take() {
-                None => Gram { sum, count },
-                Some(gram) => Gram { sum: gram.sum + sum, count: gram.count + count },
+                None => gram,
+                Some(before) => before.plus(gram),
             });
         }
         x
@@ -251,6 +261,24 @@ impl Tap for Reference {
     }
 }
 
+/// `xᵀ x` of `x` `[count, n]`, symmetric to the last bit; of a large one only the blocks on and above the diagonal are computed.
+fn square(x: Tensor<2>) -> Tensor<2> {
+    const BLOCK: usize = 256;
+    const BLOCKS: usize = 4;
+    let [_, n] = x.dims();
+    let width = n.div_ceil((n / BLOCK).clamp(1, BLOCKS));
+    let parts: Vec<Tensor<2>> = x.split(width, 1);
+    let mut rows: Vec<Vec<Tensor<2>>> = Vec::new();
+    for (i, left) in parts.iter().enumerate() {
+        let left = left.clone().transpose();
+        let below = rows.iter().map(|row| row[i].clone().transpose());
+        let above = parts[i..].iter().map(|right| left.clone().matmul(right.clone()));
+        let row = below.chain(above).collect();
+        rows.push(row);
+    }
+    Tensor::cat(rows.into_iter().map(|row| Tensor::cat(row, 1)).collect(), 0)
+}
+
 /// Adds to a sum that may not have begun.
 fn add(sum: &mut Option<Tensor<2>>, x: Tensor<2>) {
     *sum = Some(match sum.take() {
@@ -279,4 +307,23 @@ fn mean(values: &[f32]) -> f64 {
 pub(crate) fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     let data = x.into_data().convert::<f32>();
     data.try_into_vec().unwrap_or_else(|error| unreachable!("a float tensor converts to f32: {error:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    #[test]
+    fn a_square_by_blocks_is_the_product() {
+        for n in [1, 255, 256, 511, 512, 700, 1030] {
+            let x = Tensor::<2>::random([9, n], Distribution::Default, &Device::flex());
+            let whole = host(x.clone().transpose().matmul(x.clone()));
+            let blocks = host(square(x));
+            assert_eq!(blocks.len(), n * n);
+            assert!(whole.iter().zip(&blocks).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "n = {n}");
+            assert!((0..n).all(|i| (0..i).all(|j| blocks[i * n + j] == blocks[j * n + i])));
+        }
+    }
 }

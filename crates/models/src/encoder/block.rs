@@ -25,7 +25,8 @@ impl Step {
     }
 
     fn forward<T: Tap>(&self, x: Tensor<3>, padding: Option<&Padding>, tap: &mut T) -> Tensor<3> {
-        self.layer.forward(tap.tap(&self.site, blanked(x, padding)))
+        let x = tap.tap(&self.site, blanked(x, padding));
+        self.layer.forward(x, tap)
     }
 }
 
@@ -82,9 +83,9 @@ impl Block {
         let head_dim = hidden / self.heads;
         let x = tap.tap(&self.site, blanked(x, padding));
         // [batch, seq, hidden] → [batch, heads, seq, head_dim]
-        let split =
-            |layer: &Layer| layer.forward(x.clone()).reshape([batch, seq, self.heads, head_dim]).swap_dims(1, 2);
-        let [q, k, v] = self.input.each_ref().map(split);
+        let mut split =
+            |layer: &Layer| layer.forward(x.clone(), tap).reshape([batch, seq, self.heads, head_dim]).swap_dims(1, 2);
+        let [q, k, v] = self.input.each_ref().map(&mut split);
         let scores = q.mul_scalar((head_dim as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [batch, heads, seq, seq]
         let scores = match padding {
             Some(padding) => scores + padding.keys.clone(),

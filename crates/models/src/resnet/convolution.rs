@@ -59,6 +59,8 @@ pub(super) struct Convolution {
     origin: Origin,
     convolution: Conv2d,
     after: After,
+    /// The site of what the matrix gives, before the norm.
+    result: String,
 }
 
 /// What a convolution ends with.
@@ -89,12 +91,13 @@ impl Convolution {
         };
         // Not by `Conv2d::new`, which would read the weight to see its shape.
         let convolution = Conv2d { weight, bias, window, groups: 1 };
-        Ok(Self { info, origin, convolution, after })
+        Ok(Self { result: info.output(), info, origin, convolution, after })
     }
 
     /// `x`: `[batch, in, height, width]` → `[batch, out, output height, output width]`.
     ///
-    /// A tap sees the rows that the matrix is multiplied with, `[batch · positions, in · kernel]`.
+    /// A tap sees the rows that the matrix is multiplied with, `[batch · positions, in · kernel]`, and the rows that come of it,
+    /// `[batch · positions, out]`.
     pub(super) fn forward<T: Tap>(&self, x: Tensor<4>, tap: &mut T) -> Tensor<4> {
         let y = if tap.sees(&self.info.site) {
             let [batch, _, height, width] = x.dims();
@@ -105,6 +108,7 @@ impl Convolution {
         } else {
             self.convolution.forward(x)
         };
+        let y = if tap.sees(&self.result) { tapped(y, &self.result, tap) } else { y };
         match &self.after {
             After::Norm(norm) => norm.forward(y),
             After::Bias(_) => y,
@@ -135,4 +139,11 @@ impl Convolution {
     pub(super) fn open(&mut self) -> Part<'_> {
         self.origin.open(&self.info, &mut self.convolution.weight)
     }
+}
+
+/// `y`: `[batch, out, height, width]`, shown as its positions' rows, `[batch · positions, out]`.
+fn tapped<T: Tap>(y: Tensor<4>, site: &str, tap: &mut T) -> Tensor<4> {
+    let [batch, out, height, width] = y.dims();
+    let rows = y.permute([0, 2, 3, 1]).reshape([batch * height * width, out]);
+    tap.tap(site, rows).reshape([batch, height, width, out]).permute([0, 3, 1, 2])
 }

@@ -11,6 +11,7 @@ mod solution;
 mod strings;
 
 use quench_format::{Code, Packed, Scale};
+use quench_nn::Weight;
 use serde::{Deserialize, Serialize};
 
 pub use descent::Refine;
@@ -19,6 +20,7 @@ pub use search::ScaleSearch;
 
 use fit::Request;
 
+use crate::stats::host;
 use crate::{CodeChoice, Gram, QuantizeError, Target};
 
 /// A dense matrix on the host, `[rows, columns]`, row-major.
@@ -33,6 +35,12 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// A weight as it is multiplied with, decoded where it is packed.
+    pub fn of(weight: &Weight) -> Self {
+        let [rows, columns] = weight.shape();
+        Self { rows, columns, values: host(weight.val()) }
+    }
+
     /// Row `index`.
     pub fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.columns..][..self.columns]

@@ -1,0 +1,166 @@
+//! `quench predict`: how far quantized models are from a dense one, without running them.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use quench::eval::Gate;
+use quench::job::{Forecast, Measurement, Prediction, Step};
+use quench::kernels::Activations;
+use quench::quantize::recipe::{Calibration, Evaluation};
+use serde::Serialize;
+
+use crate::args::Predict;
+use crate::failure::Outcome;
+use crate::format::{number, percent};
+use crate::json::Target;
+use crate::model::{self, Texts};
+use crate::progress::Progress;
+use crate::table::Column::{Number, Text};
+use crate::{table, texts};
+
+/// What `--json` writes.
+#[derive(Debug, Serialize)]
+struct Predictions {
+    version: &'static str,
+    dense: PathBuf,
+    settings: Calibration,
+    predictions: Vec<Row>,
+}
+
+/// One model.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    prediction: Prediction,
+    doubt: Option<String>,
+    /// With `--eval`, what it is, in nats per label.
+    measured_kl: Option<f64>,
+}
+
+/// Predicts, measures if asked to, and prints a table.
+pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
+    let json = arguments.json.as_deref().map(Target::new).transpose()?;
+    let dense = model::folder(&arguments.dense, arguments.quiet)?.into_owned();
+    let calibration = match (&arguments.calibration[..], model::is_spark(&arguments.dense)) {
+        ([], true) => texts::sources(&[model::spark_texts(Texts::Calibration)?])?,
+        ([], false) => bail!("there is nothing to average the gradients over; give --calibration PATH"),
+        (named, _) => texts::sources(named)?,
+    };
+    let mut candidates = Vec::with_capacity(arguments.candidates.len());
+    for candidate in &arguments.candidates {
+        candidates.push(model::folder(candidate, arguments.quiet)?.into_owned());
+    }
+    let device = arguments.device.resolve()?;
+    let settings = Calibration {
+        samples: arguments.samples,
+        length: arguments.length,
+        batch: arguments.batch,
+        seed: arguments.seed,
+        ..Calibration::default()
+    };
+    let forecast = Forecast { dense, candidates, calibration, settings, device };
+    let mut progress = Progress::new(arguments.quiet);
+    // Nothing is kept, so Ctrl-C just ends the program.
+    let mut observe = |step: Step<'_>| {
+        match step {
+            Step::Phase { name, total } => progress.phase(name, total),
+            Step::Progress { done, what, .. } => progress.step(done, what),
+            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
+        }
+        ControlFlow::Continue(())
+    };
+    let mut rows = Vec::new();
+    for prediction in forecast.run(&mut observe)? {
+        let measured_kl = match &arguments.eval[..] {
+            [] => None,
+            data => Some(measure(&forecast, &prediction, texts::sources(data)?, arguments, &mut observe)?),
+        };
+        rows.push(Row { doubt: prediction.doubt(), prediction, measured_kl });
+    }
+    progress.end();
+
+    table::print(&summary(&rows))?;
+    if arguments.verbose {
+        for row in &rows {
+            table::print(&format!("\n{}\n{}", row.prediction.model.display(), layers(&row.prediction)))?;
+        }
+    }
+    if let Some(json) = json {
+        let Forecast { dense, settings, .. } = forecast;
+        json.write(&Predictions { version: env!("CARGO_PKG_VERSION"), dense, settings, predictions: rows })?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn measure(
+    forecast: &Forecast,
+    prediction: &Prediction,
+    data: Vec<quench::models::text::TextSource>,
+    arguments: &Predict,
+    observe: quench::job::Observe<'_>,
+) -> anyhow::Result<f64> {
+    let settings = Evaluation { length: arguments.length, stride: arguments.length, ..Evaluation::default() };
+    let measurement = Measurement {
+        model: prediction.model.clone(),
+        name: name(prediction),
+        against: Some(forecast.dense.clone()),
+        data,
+        settings,
+        activations: Activations::F32,
+        device: forecast.device.clone(),
+    };
+    let estimate = measurement.run(observe)?.measure(Gate::MaxKl, None).map_err(anyhow::Error::msg)?;
+    Ok(estimate.value)
+}
+
+fn name(prediction: &Prediction) -> String {
+    prediction.model.file_name().unwrap_or(prediction.model.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn summary(rows: &[Row]) -> String {
+    let columns = [
+        Text("model"),
+        Number("bits"),
+        Number("predicted KL"),
+        Number("by the diagonal"),
+        Number("measured KL"),
+        Number("predicted / measured"),
+        Text("costliest layer"),
+        Text("doubt"),
+    ];
+    let cells: Vec<[String; 8]> = rows
+        .iter()
+        .map(|row| {
+            let Prediction { bits_per_parameter, kl, kl_diagonal, layers, .. } = &row.prediction;
+            let worst = layers.iter().max_by(|a, b| a.kl.total_cmp(&b.kl));
+            [
+                name(&row.prediction),
+                format!("{bits_per_parameter:.3}"),
+                number(*kl),
+                number(*kl_diagonal),
+                row.measured_kl.map_or(String::new(), number),
+                row.measured_kl.map_or(String::new(), |measured| format!("{:.2}", kl / measured)),
+                worst.map_or(String::new(), |worst| format!("{} ({})", worst.layer, percent(worst.kl / kl))),
+                row.doubt.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    format!(
+        "{}KL in nats per label, to second order; bits: of the file over the parameters\n",
+        table::markdown(columns, &cells)
+    )
+}
+
+fn layers(prediction: &Prediction) -> String {
+    let columns = [Text("layer"), Number("relative error"), Number("predicted KL"), Number("by the diagonal")];
+    let cells: Vec<[String; 4]> = prediction
+        .layers
+        .iter()
+        .map(|layer| {
+            let error = percent(layer.relative_error);
+            [layer.layer.clone(), error, number(layer.kl), number(layer.kl_diagonal)]
+        })
+        .collect();
+    table::markdown(columns, &cells)
+}

@@ -1,0 +1,262 @@
+//! What an error in the weights costs, before the quantized model is run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use quench_nn::{LayerInfo, Model, Tap};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::quantizer::Matrix;
+use crate::run::check;
+use crate::stats::{host, rows};
+use crate::{Gram, QuantizeError};
+
+/// Outputs up to which the Gram matrix of the gradients is kept whole; more are sketched.
+const WHOLE: usize = 4096;
+
+/// Rows of a sketch: the damage of a sketched layer has a relative standard error of about `√(2 / SKETCH)`, 6 %.
+const SKETCH: usize = 512;
+
+/// The curvature of the divergence from the dense model, layer by layer.
+///
+/// To second order an error `E = Ŵ − W` in the weights costs, in nats per label,
+///
+/// ```text
+/// KL(p ‖ p̂) ≈ ½ Σ_l (P_l / T) · tr(G_l E_l A_l E_lᵀ)       A = E[x xᵀ], G = E[g gᵀ]
+/// ```
+///
+/// with `x` what a layer reads and `g = ∂(−log p(y)) / ∂(W x)` at its `P` positions, for `T` labels `y` that are drawn from
+/// the model itself: with the labels of the data this would not be the Fisher information. That the factors of different layers
+/// and positions do not depend on each other is the approximation of K-FAC.
+///
+/// Source: Martens and Grosse 2015, "Optimizing neural networks with Kronecker-factored approximate curvature"; for
+/// convolutions Grosse and Martens 2016 (`docs/references.md#kfac`).
+#[derive(Debug)]
+pub struct Curvature {
+    layers: BTreeMap<String, Factors>,
+    labels: usize,
+}
+
+/// What is known of one layer.
+#[derive(Debug)]
+struct Factors {
+    /// `Σ x xᵀ` over the positions.
+    input: Gram,
+    output: Output,
+    /// `Σ (Σ g xᵀ)²` over sequences, `[out, in]`.
+    diagonal: Tensor<2>,
+    /// `Σ |g|²`.
+    energy: f64,
+}
+
+/// `Σ g gᵀ` over the positions.
+#[derive(Debug)]
+enum Output {
+    /// `[out, out]`.
+    Whole(Tensor<2>),
+    /// `Σ_t r_t g_tᵀ` with random signs `r`, `[SKETCH, out]`: its square is the sum, but for a factor, in the mean.
+    Sketch(Tensor<2>),
+}
+
+impl Curvature {
+    /// Passes batches through a dense model, and gradients back.
+    ///
+    /// - `model`: all of its sections loaded, on a device with autodiff
+    /// - `batches`: of several sequences each; `[batch, ..]` → logits `[batch, labels, classes]`
+    /// - `seed`: of the labels that are drawn
+    /// - `observe`: called with the number of batches done; breaking out of it stops
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Interrupted`] if `observe` broke off.
+    pub fn gather<M: Model>(
+        model: &M,
+        batches: &[M::Input],
+        seed: u64,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Self, QuantizeError> {
+        let layers: Vec<LayerInfo> = model.layers().into_iter().filter(|layer| !layer.site.is_empty()).collect();
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut found = Self { layers: BTreeMap::new(), labels: 0 };
+        for (index, batch) in batches.iter().enumerate() {
+            let mut offsets = Offsets::at(&layers);
+            let logits = model.forward(batch.clone(), &mut offsets);
+            let [sequences, labels, classes] = logits.dims();
+            let logits = logits.reshape([sequences * labels, classes]);
+            let gradient = Tensor::from_inner(surprise(logits.clone().inner(), &mut random));
+            let grads = (logits * gradient).sum().backward();
+            found.labels += sequences * labels;
+            for layer in &layers {
+                let (Some(x), Some(offset)) = (offsets.inputs.get(&layer.site), offsets.outputs.get(&layer.output()))
+                else {
+                    continue;
+                };
+                let Some(g) = offset.grad(&grads) else { continue };
+                found.add(&layer.name, x.clone(), g, sequences, &mut random);
+            }
+            check(observe(index + 1))?;
+        }
+        Ok(found)
+    }
+
+    /// - `x`: `[positions, in]`, `g`: `[positions, out]`, of so many sequences one after the other
+    fn add(&mut self, layer: &str, x: Tensor<2>, g: Tensor<2>, sequences: usize, random: &mut ChaCha8Rng) {
+        let ([positions, _], [_, out]) = (x.dims(), g.dims());
+        let input = Gram::of(x.clone());
+        let output = if out <= WHOLE {
+            Output::Whole(g.clone().transpose().matmul(g.clone()))
+        } else {
+            let signs = (0..SKETCH * positions).map(|_| if random.random::<bool>() { 1.0 } else { -1.0 }).collect();
+            let signs = Tensor::<2>::from_data(TensorData::new::<f32, _>(signs, [SKETCH, positions]), &g.device());
+            Output::Sketch(signs.matmul(g.clone()))
+        };
+        let energy = host(g.clone().square().sum())[0].into();
+        let span = positions / sequences;
+        let of = |sequence: usize| {
+            let span = sequence * span..(sequence + 1) * span;
+            g.clone().slice([span.clone()]).transpose().matmul(x.clone().slice([span])).square()
+        };
+        let diagonal = (1..sequences).fold(of(0), |sum, sequence| sum + of(sequence));
+        let new = Factors { input, output, diagonal, energy };
+        let factors = match self.layers.remove(layer) {
+            None => new,
+            Some(old) => Factors {
+                input: old.input.plus(new.input),
+                output: match (old.output, new.output) {
+                    (Output::Whole(a), Output::Whole(b)) => Output::Whole(a + b),
+                    (Output::Sketch(a), Output::Sketch(b)) => Output::Sketch(a + b),
+                    _ => unreachable!("a layer has one number of outputs"),
+                },
+                diagonal: old.diagonal + new.diagonal,
+                energy: old.energy + new.energy,
+            },
+        };
+        self.layers.insert(layer.to_owned(), factors);
+    }
+
+    /// Labels that were drawn, tokens or images.
+    pub fn labels(&self) -> usize {
+        self.labels
+    }
+
+    /// The layers that gradients reached.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        self.layers.keys().map(String::as_str)
+    }
+
+    /// The inputs of a layer in the dense model.
+    pub fn gram(&self, layer: &str) -> Option<&Gram> {
+        Some(&self.layers.get(layer)?.input)
+    }
+
+    /// `½ (P / T) tr(G E A Eᵀ)`, in nats per label: what an error `E` `[out, in]` in this layer alone costs by K-FAC. `None` if no
+    /// gradient reached the layer.
+    ///
+    /// # Panics
+    ///
+    /// If the error has not the shape of the layer.
+    pub fn damage(&self, layer: &str, error: &Matrix) -> Option<f64> {
+        let Factors { input, output, .. } = self.layers.get(layer)?;
+        let positions = input.count() as f64;
+        let e = on(error, &input.device());
+        let moved = e.clone().matmul(input.sum()); // E Σ x xᵀ
+        let sum = match output {
+            Output::Whole(g) => host((moved.matmul(e.transpose()) * g.clone()).sum())[0],
+            Output::Sketch(r) => host((r.clone().matmul(moved) * r.clone().matmul(e)).sum())[0] / SKETCH as f32,
+        };
+        // One of the two sums becomes a mean by P, the other by T.
+        Some(0.5 * f64::from(sum) / positions / self.labels as f64)
+    }
+
+    /// `½ Σ F_ij E_ij²`, in nats per label: the same by the diagonal of the Fisher information, `F_ij = E[(∂(−log p) / ∂W_ij)²]`.
+    ///
+    /// Right for errors that do not depend on each other, as those of rounding; GPTQ hides errors where this cannot see that
+    /// they do not matter. `None` if no gradient reached the layer.
+    ///
+    /// # Panics
+    ///
+    /// If the error has not the shape of the layer.
+    pub fn diagonal_damage(&self, layer: &str, error: &Matrix) -> Option<f64> {
+        let Factors { diagonal, .. } = self.layers.get(layer)?;
+        let e = on(error, &diagonal.device());
+        Some(0.5 * f64::from(host((diagonal.clone() * e.square()).sum())[0]) / self.labels as f64)
+    }
+
+    /// `tr F` of a layer per label: `δ² tr F / 24` is what uniform noise of a step `δ` in each of its weights costs.
+    pub fn trace(&self, layer: &str) -> Option<f64> {
+        let Factors { diagonal, .. } = self.layers.get(layer)?;
+        Some(f64::from(host(diagonal.clone().sum())[0]) / self.labels as f64)
+    }
+
+    /// `tr(A) tr(G) P / T`, the same by K-FAC.
+    pub fn factored_trace(&self, layer: &str) -> Option<f64> {
+        let Factors { input, energy, .. } = self.layers.get(layer)?;
+        let inputs: f64 = input.diagonal().into_iter().map(f64::from).sum();
+        Some(inputs * energy / input.count() as f64 / self.labels as f64)
+    }
+}
+
+fn on(error: &Matrix, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(error.values.clone(), [error.rows, error.columns]), device)
+}
+
+/// `p − 1[y]` for labels `y` drawn from `p = softmax(logits)`, row by row: the gradient of `−log p(y)`. `[labels, classes]` → the same.
+fn surprise(logits: Tensor<2>, random: &mut ChaCha8Rng) -> Tensor<2> {
+    let (device, [labels, classes]) = (logits.device(), logits.dims());
+    let mut values = host(softmax(logits, 1));
+    for row in values.chunks_mut(classes) {
+        let total: f32 = row.iter().sum();
+        let mut left = random.random::<f32>() * total;
+        let drawn = row.iter().position(|p| {
+            left -= p;
+            left < 0.0
+        });
+        // Rounding may leave a little behind the last class: then the most likely one is as good as any.
+        row[drawn.unwrap_or_else(|| most(row))] -= 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [labels, classes]), &device)
+}
+
+fn most(row: &[f32]) -> usize {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0)
+}
+
+/// A tap that keeps inputs, and adds to every output a zero whose gradient is asked for.
+struct Offsets {
+    /// By site, `[positions, in]`, without graph.
+    inputs: BTreeMap<String, Tensor<2>>,
+    /// By site, `[positions, out]`.
+    outputs: BTreeMap<String, Tensor<2>>,
+    wanted: [Vec<String>; 2],
+}
+
+impl Offsets {
+    fn at(layers: &[LayerInfo]) -> Self {
+        let wanted =
+            [layers.iter().map(|layer| layer.site.clone()).collect(), layers.iter().map(LayerInfo::output).collect()];
+        Self { inputs: BTreeMap::new(), outputs: BTreeMap::new(), wanted }
+    }
+}
+
+impl Tap for Offsets {
+    fn sees(&self, site: &str) -> bool {
+        self.wanted.iter().flatten().any(|wanted| wanted == site)
+    }
+
+    fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
+        let [inputs, outputs] = &self.wanted;
+        if inputs.iter().any(|wanted| wanted == site) {
+            self.inputs.insert(site.to_owned(), rows(x.clone().inner()));
+        }
+        if !outputs.iter().any(|wanted| wanted == site) {
+            return x;
+        }
+        let shape = x.dims();
+        let offset = rows(x.zeros_like()).require_grad();
+        self.outputs.insert(site.to_owned(), offset.clone());
+        x + offset.reshape(shape)
+    }
+}
