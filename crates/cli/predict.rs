@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use quench::eval::Gate;
 use quench::job::{Forecast, Measurement, Prediction, Step};
 use quench::kernels::Activations;
@@ -50,6 +50,9 @@ pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
     let mut candidates = Vec::with_capacity(arguments.candidates.len());
     for candidate in &arguments.candidates {
         candidates.push(model::folder(candidate, arguments.quiet)?.into_owned());
+    }
+    for path in arguments.eval.iter().flat_map(|source| &source.paths) {
+        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     }
     let device = arguments.device.resolve()?;
     let settings = Calibration {

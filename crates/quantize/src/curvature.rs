@@ -260,3 +260,141 @@ impl Tap for Offsets {
         x + offset.reshape(shape)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quench_nn::{LoadError, Part, Role, Section, Weight};
+
+    use super::*;
+
+    const INPUTS: usize = 6;
+    const CLASSES: usize = 5;
+
+    /// `softmax(W x)`: `[batch, in]` → logits `[batch, 1, classes]`.
+    struct Regression(Weight);
+
+    impl Model for Regression {
+        type Input = Tensor<2>;
+        type Carry = Tensor<2>;
+
+        fn layers(&self) -> Vec<LayerInfo> {
+            let shape = [CLASSES, INPUTS];
+            let site = "head.input".to_owned();
+            vec![LayerInfo { name: "head".to_owned(), site, shape, role: Role::Head, block: None, residual: None }]
+        }
+
+        fn blocks(&self) -> usize {
+            0
+        }
+
+        fn load(&mut self, _: Section) -> Result<(), LoadError> {
+            Ok(())
+        }
+
+        fn release(&mut self, _: Section) {}
+
+        fn start<T: Tap>(&self, input: Tensor<2>, _: &mut T) -> Tensor<2> {
+            input
+        }
+
+        fn block<T: Tap>(&self, _: usize, carry: Tensor<2>, _: &mut T) -> Tensor<2> {
+            carry
+        }
+
+        fn finish<T: Tap>(&self, carry: Tensor<2>, tap: &mut T) -> Tensor<3> {
+            let x = tap.tap("head.input", carry);
+            tap.tap("head.output", self.0.matmul(x)).unsqueeze_dim(1)
+        }
+
+        fn open(&mut self, _: Section) -> Vec<Part<'_>> {
+            vec![Part { name: "head".to_owned(), site: "head.input".to_owned(), weight: &mut self.0 }]
+        }
+    }
+
+    fn matrix(rows: usize, columns: usize, seed: u64, scale: f32) -> Matrix {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let values = (0..rows * columns).map(|_| scale * (random.random::<f32>() - 0.5)).collect();
+        Matrix { rows, columns, values }
+    }
+
+    /// Mean KL over the inputs, in f64.
+    fn kl(x: &Matrix, w: &Matrix, moved: &Matrix) -> f64 {
+        let softmax = |w: &Matrix, x: &[f32]| -> Vec<f64> {
+            let of = |row: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>().exp();
+            let all: Vec<f64> = (0..w.rows).map(|row| of(w.row(row))).collect();
+            let sum: f64 = all.iter().sum();
+            all.into_iter().map(|p| p / sum).collect()
+        };
+        let one = |row| -> f64 {
+            let (p, q) = (softmax(w, x.row(row)), softmax(moved, x.row(row)));
+            p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum()
+        };
+        (0..x.rows).map(one).sum::<f64>() / x.rows as f64
+    }
+
+    /// Predicted by both ways, and exact; `W` has weights of up to `scale / 2`.
+    fn compare(scale: f32) -> [f64; 3] {
+        let device = Device::flex().autodiff();
+        let x = matrix(20_000, INPUTS, 1, 4.0);
+        let (w, e) = (matrix(CLASSES, INPUTS, 2, scale), matrix(CLASSES, INPUTS, 3, 0.1));
+        let model = Regression(Weight::dense(on(&w, &device)));
+        // A sequence is one input here, as the diagonal wants it: batches of one row would be many, so few rows serve it.
+        let whole = Curvature::gather(&model, &[on(&x, &device)], 0, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((whole.labels(), whole.layers().collect::<Vec<_>>()), (20_000, vec!["head"]));
+        let mut moved = w.clone();
+        moved.values.iter_mut().zip(&e.values).for_each(|(w, e)| *w += e);
+        let damages = [whole.damage("head", &e), whole.diagonal_damage("head", &e)];
+        let [kfac, diagonal] = damages.map(Option::unwrap);
+        [kfac, diagonal, kl(&x, &w, &moved)]
+    }
+
+    #[test]
+    fn the_divergence_of_a_softmax_regression_is_foreseen() {
+        // Where all classes are likely alike, the gradient does not depend on the input, and K-FAC is exact.
+        let [kfac, _, exact] = compare(0.0);
+        assert!(exact < 0.01 && (kfac / exact - 1.0).abs() < 0.02, "{kfac} for {exact}");
+        // Elsewhere it is not, and still near.
+        let [kfac, _, exact] = compare(1.0);
+        assert!((0.85..1.18).contains(&(kfac / exact)), "{kfac} for {exact}");
+    }
+
+    #[test]
+    fn traces_and_damages_agree() {
+        let device = Device::flex().autodiff();
+        let x = matrix(400, INPUTS, 1, 4.0);
+        let model = Regression(Weight::dense(on(&matrix(CLASSES, INPUTS, 2, 0.0), &device)));
+        let found = Curvature::gather(&model, &[on(&x, &device)], 0, &mut |_| ControlFlow::Continue(())).unwrap();
+        // Independent errors of unit variance cost half of the trace in the mean, whichever way it is computed.
+        let mean = |damage: fn(&Curvature, &str, &Matrix) -> Option<f64>| -> f64 {
+            let sign = |seed| {
+                let mut e = matrix(CLASSES, INPUTS, seed, 1.0);
+                e.values.iter_mut().for_each(|e| *e = e.signum());
+                e
+            };
+            (0..2000).map(|seed| damage(&found, "head", &sign(seed)).unwrap()).sum::<f64>() / 2000.0
+        };
+        let (trace, factored) = (found.trace("head").unwrap(), found.factored_trace("head").unwrap());
+        assert!((mean(Curvature::diagonal_damage) / (0.5 * trace) - 1.0).abs() < 1e-3);
+        assert!((mean(Curvature::damage) / (0.5 * factored) - 1.0).abs() < 0.03);
+        assert!((factored / trace - 1.0).abs() < 0.05, "{factored} and {trace}");
+        assert!(found.damage("tail", &matrix(1, 1, 0, 1.0)).is_none());
+    }
+
+    #[test]
+    fn a_sketch_has_the_damage_of_the_whole_in_the_mean() {
+        let (g, x) = (matrix(300, 40, 1, 1.0), matrix(300, 8, 2, 1.0));
+        let e = matrix(40, 8, 3, 0.1);
+        let device = Device::flex();
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        let mut whole = Curvature { layers: BTreeMap::new(), labels: 300 };
+        whole.add("l", on(&x, &device), on(&g, &device), 1, &mut random);
+        let exact = whole.damage("l", &e).unwrap();
+        let factors = whole.layers.remove("l").unwrap();
+        let signs: Vec<f32> = (0..SKETCH * 300).map(|_| if random.random::<bool>() { 1.0 } else { -1.0 }).collect();
+        let signs = Tensor::<2>::from_data(TensorData::new(signs, [SKETCH, 300]), &device);
+        let output = Output::Sketch(signs.matmul(on(&g, &device)));
+        whole.layers.insert("l".to_owned(), Factors { output, ..factors });
+        let sketched = whole.damage("l", &e).unwrap();
+        assert!((sketched / exact - 1.0).abs() < 0.2, "{sketched} for {exact}");
+    }
+}
