@@ -31,11 +31,15 @@ mod classes;
 mod distortion;
 mod divergence;
 mod host;
+pub mod hypercubicity;
+#[allow(dead_code)]
+mod normal;
 mod probe;
 mod rank;
 mod sorted;
 mod source;
 mod summary;
+pub mod topology;
 mod value;
 mod vectors;
 
