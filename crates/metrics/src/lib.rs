@@ -32,13 +32,13 @@ mod distortion;
 mod divergence;
 mod host;
 pub mod hypercubicity;
-#[allow(dead_code)]
 mod normal;
 mod probe;
 mod rank;
 mod sorted;
 mod source;
 mod summary;
+pub mod threshold;
 pub mod topology;
 mod value;
 mod vectors;
