@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
 """Persistent homology in dimensions 0 and 1 beside Ripser: the same diagrams, and how long they take.
 
     cargo build --release --example persistence
     benches/peers/persistence.py [--rounds 5] [--cores 1] [POINTSxWIDTH ...]
 
-Points of a normal law, scaled so that their distances are about 1, which Ripser (scikit-tda, 0.6.15) gets as the matrix of their distances. Both
-times are of the quickest round, from distances to diagrams; reading, starting and computing the distances are not in them. A diagram
-is equal if each feature longer than the tolerance has one of the other's within 1e-6 in birth and in death, and none is left.
+Points of a normal law, scaled so that their distances are about 1, which Ripser (scikit-tda, 0.6.15) gets as the matrix of their
+distances. Both times are of the quickest round, from distances to diagrams; reading, starting and computing the distances are not in
+them. A diagram is equal if each feature longer than 3e-6 has one of the other's within 1e-6 in birth and in death, and none is left.
 
 EXAMPLE        our program (default target/release/examples/persistence of this repository)
 """

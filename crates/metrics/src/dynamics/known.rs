@@ -123,12 +123,13 @@ fn exponent(gain: f64) -> f64 {
     (0..4).map(of).sum::<f64>() / 4.0
 }
 
-/// The root of the mean square of the results of a network of 500 units after 400 steps; a step of 0 is no quantizer. Smaller networks come to
-/// rest by chance.
+/// The root of the mean square of the results of a network of 500 units after 400 steps; a step of 0 is no quantizer. Smaller networks
+/// come to rest by chance.
 fn size(gain: f64, step: f64) -> f64 {
     let quantizer = |x: &[f64]| if step > 0.0 { grid(step)(x) } else { x.to_vec() };
     let recursion = Recursion { map: network(gain, 500, 1), quantizer };
-    let last = recursion.states(&normal(500, 2)).skip(400).take(20).map(|x| norm(&(recursion.map)(&x)).powi(2));
+    let start = normal(500, 2);
+    let last = recursion.states(&start).skip(400).take(20).map(|x| norm(&(recursion.map)(&x)).powi(2));
     (last.sum::<f64>() / (20.0 * 500.0)).sqrt()
 }
 

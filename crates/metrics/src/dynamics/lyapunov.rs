@@ -27,8 +27,8 @@ impl<F: Fn(&[f64]) -> Vec<f64>, Q: Fn(&[f64]) -> Vec<f64>> Recursion<F, Q> {
         Value::measured(value, "finite-time Lyapunov exponent, Benettin", steps)
     }
 
-    /// The `count` largest exponents, falling: as [`Recursion::lyapunov`] with as many directions, which Gram and Schmidt's method keeps apart
-    /// (the diagonal of `R` in `J_t Q_t = Q_{t+1} R`). Their sum is by what volumes of as many dimensions grow.
+    /// The `count` largest exponents, falling: as [`Recursion::lyapunov`] with as many directions, which Gram and Schmidt's method keeps
+    /// apart (the diagonal of `R` in `J_t Q_t = Q_{t+1} R`). Their sum is by what volumes of as many dimensions grow.
     ///
     /// # Panics
     ///

@@ -12,8 +12,8 @@ pub fn grid(step: f64) -> impl Fn(&[f64]) -> Vec<f64> {
 
 /// The recursion `x_{t+1} = f(Q(x_t))`.
 ///
-/// A state is `Q(x_t)`, of which there are finitely many where `f` is bounded: every recursion ends in a cycle. States are told apart by their
-/// bits, so a quantizer has to give each of its values in one way; −0 and 0 are two.
+/// A state is `Q(x_t)`, of which there are finitely many where `f` is bounded: every recursion ends in a cycle. States are told apart by
+/// their bits, so a quantizer has to give each of its values in one way; −0 and 0 are two.
 #[derive(Clone, Copy, Debug)]
 pub struct Recursion<F, Q> {
     /// One step of the map.
@@ -86,8 +86,8 @@ impl<F: Fn(&[f64]) -> Vec<f64>, Q: Fn(&[f64]) -> Vec<f64>> Recursion<F, Q> {
 
     /// The horizon: for how many steps the recursion stays within `tolerance` of the map without the quantizer, both from `x`.
     ///
-    /// The distance is the largest of the coordinates'. `None` if it is never longer in `budget` steps. For a chaotic map of exponent `λ`, errors of
-    /// standard deviation `δ / √12` need about `ln(tolerance √12 / δ) / λ` steps.
+    /// The distance is the largest of the coordinates'. `None` if it is never longer in `budget` steps. For a chaotic map of exponent `λ`,
+    /// errors of standard deviation `δ / √12` need about `ln(tolerance √12 / δ) / λ` steps.
     pub fn horizon(&self, x: &[f64], tolerance: f64, budget: usize) -> Option<usize> {
         let (mut quantized, mut exact) = (x.to_vec(), x.to_vec());
         (0..budget).find(|_| {

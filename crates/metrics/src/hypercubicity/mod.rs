@@ -24,8 +24,8 @@ pub enum Cube {
         /// The upper end.
         high: f64,
     },
-    /// Each coordinate has the range of its own values: its center is half-way between its smallest and its largest, its half-width the 99th
-    /// percentile of the distances to the center.
+    /// Each coordinate has the range of its own values: its center is half-way between its smallest and its largest, its half-width the
+    /// 99th percentile of the distances to the center.
     Fitted,
 }
 
@@ -37,14 +37,14 @@ pub struct Hypercubicity {
     /// The share of coordinates near an end, `mean_ij near(x_ij)`. The null value is that of normal coordinates of the same
     /// means and variances, cut off at the box.
     pub h_coord: Value,
-    /// The share of points all of whose coordinates are near an end, `mean_i Π_j near(x_ij)`. Falls as `h^d` where coordinates are independent:
-    /// it says nothing for more than some 10 of them.
+    /// The share of points all of whose coordinates are near an end, `mean_i Π_j near(x_ij)`. Falls as `h^d` where coordinates are
+    /// independent: it says nothing for more than some 10 of them.
     pub h_corner: f64,
-    /// Sarle's coefficient `(skew² + 1) / kurtosis`, the mean over coordinates that are not constant: 1/3 for a normal law, 5/9 for a uniform
-    /// one, 1 for two points.
+    /// Sarle's coefficient `(skew² + 1) / kurtosis`, the mean over coordinates that are not constant: 1/3 for a normal law, 5/9 for a
+    /// uniform one, 1 for two points.
     pub bimodality: f64,
-    /// What is left when each coordinate keeps one bit, in dB: `10 log10(variance / mean squared error)` of the two means of the values below and
-    /// above `c_j`. 6.02 for a uniform law, 4.40 for a normal one.
+    /// What is left when each coordinate keeps one bit, in dB: `10 log10(variance / mean squared error)` of the two means of the values
+    /// below and above `c_j`. 6.02 for a uniform law, 4.40 for a normal one.
     pub one_bit_db: f64,
     /// The patterns of signs.
     pub vertices: Vertices,
@@ -74,8 +74,8 @@ impl Hypercubicity {
     /// - `seed`: of the random rotation
     ///
     /// The rotation is about the mean of the points and, up to 256 coordinates, uniform among all; above, signs and cosine transforms take
-    /// turns, since a uniform one costs `d³`. A standard error is that of the mean over points, so that coordinates may depend on each other,
-    /// or that of independent coordinates where it is larger.
+    /// turns, since a uniform one costs `d³`. A standard error is that of the mean over points, so that coordinates may depend on each
+    /// other, or that of independent coordinates where it is larger.
     ///
     /// # Panics
     ///

@@ -65,8 +65,8 @@ impl Points {
         counts
     }
 
-    /// What normal coordinates of the same means and variances would give, with its standard error. Cutting off at the box changes nothing: what
-    /// is outside is near before and after.
+    /// What normal coordinates of the same means and variances would give, with its standard error. Cutting off at the box changes
+    /// nothing: what is outside is near before and after.
     pub(super) fn gaussian_null(&self, delta: f64) -> (f64, f64) {
         let d = self.columns.len() as f64;
         let (mut sum, mut variance) = (0.0, 0.0);

@@ -19,8 +19,8 @@ pub struct Logistic {
     pub after: f64,
     /// The step at which half of the change has happened.
     pub half: Value,
-    /// The width `W`: the logarithm of the ratio of the steps at which 90 and 10 percent of the change have happened. Its null value is that of
-    /// linear response, [`response_width`] of 2.
+    /// The width `W`: the logarithm of the ratio of the steps at which 90 and 10 percent of the change have happened. Its null value is
+    /// that of linear response, [`response_width`] of 2.
     pub width: Value,
 }
 

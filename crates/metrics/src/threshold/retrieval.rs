@@ -45,8 +45,8 @@ impl VertexCode {
 
     /// As [`VertexCode::found`], by trial: one random set of corners, `trials` noisy and rounded copies of them, each compared with all.
     ///
-    /// Corners are the bits of a word, so that a comparison is one instruction; 2^14 corners of 56 coordinates take 10 µs a trial. A trial with
-    /// several nearest corners counts for its share.
+    /// Corners are the bits of a word, so that a comparison is one instruction; 2^14 corners of 56 coordinates take some 50 µs a
+    /// trial. A trial with several nearest corners counts for its share.
     ///
     /// # Panics
     ///
@@ -79,7 +79,8 @@ impl VertexCode {
         found / trials as f64
     }
 
-    /// The step at which a share of the corners is found, by [`VertexCode::found`]; `share` between `2^(−rate d)` and what a step near 0 gives.
+    /// The step at which a share of the corners is found, by [`VertexCode::found`]; `share` between `2^(−rate d)` and what a step near 0
+    /// gives.
     pub fn step_where_found(self, rate: f64, d: usize, share: f64) -> f64 {
         let (mut low, mut high) = (0.0, 2.0 * self.side + 20.0 * self.noise);
         for _ in 0..50 {

@@ -77,8 +77,8 @@ impl Sweep {
 
     /// The tolerance step: the smallest at which the metric is beyond `limit`, in the direction in which it changes.
     ///
-    /// Where the monotone fit crosses, interpolated linearly in `ln δ`. The interval is that of metrics drawn anew from normal laws of their
-    /// errors. `None` if the fit does not start on the near side of the limit and end beyond it.
+    /// Where the monotone fit crosses, interpolated linearly in `ln δ`. The interval is that of metrics drawn anew from normal laws of
+    /// their errors. `None` if the fit does not start on the near side of the limit and end beyond it.
     pub fn crossing(&self, limit: f64, bootstrap: &Bootstrap) -> Option<Value> {
         let (logs, weights, trend) = (self.logs(), self.weights(), self.trend());
         let step =
