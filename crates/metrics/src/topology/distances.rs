@@ -35,7 +35,7 @@ impl Distances {
         for rows in blocks(points, width) {
             let first = rows.start;
             let block = x.clone().slice([rows.clone()]).unsqueeze_dim::<3>(1); // [rows, 1, width]
-            let others = x.clone().slice([first..points]).unsqueeze_dim::<3>(0); // [1, points − first, width]
+            let others = x.clone().narrow(0, first, points - first).unsqueeze_dim::<3>(0); // [1, points − first, width]
             let distances = doubles((block - others).square().sum_dim(2).sqrt()); // [rows, points − first]
             for (row, distances) in rows.zip(distances.chunks(points - first)) {
                 condensed.extend_from_slice(&distances[row - first + 1..]);

@@ -72,7 +72,7 @@ impl Landmarks {
 
 /// The distances of all rows to one.
 fn to(x: &Tensor<2>, row: usize) -> Vec<f64> {
-    doubles((x.clone() - x.clone().slice([row..row + 1])).square().sum_dim(1).sqrt())
+    doubles((x.clone() - x.clone().narrow(0, row, 1)).square().sum_dim(1).sqrt())
 }
 
 #[cfg(test)]

@@ -124,10 +124,8 @@ fn covers(rows: usize, columns: usize, near: impl Fn(usize, usize) -> bool) -> b
             return false;
         }
         let mut tried = vec![0; rows];
-        for start in 0..rows {
-            if matched[start] {
-                continue;
-            }
+        let free: Vec<usize> = (0..rows).filter(|row| !matched[*row]).collect();
+        for start in free {
             // Depth first without recursion: a path may be as long as the diagrams are large.
             let mut path = vec![start];
             while let Some(&row) = path.last() {
