@@ -29,6 +29,7 @@ SEQUENCES, LENGTH, WINDOWS = 128, 256, 60
 ENVIRONMENTS = {
     "venv": ["cmake", "gguf", "numpy", "tokenizers"],
     "gptqmodel": ["gptqmodel==7.7.0", "auto-round==0.16.1", "torch==2.14.1"],
+    "ripser": ["numpy==2.4.6", "ripser==0.6.15"],
     "llm-compressor": ["llmcompressor==0.14.0.1", "torch==2.14.0"],
 }
 

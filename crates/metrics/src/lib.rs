@@ -7,6 +7,10 @@
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
 //! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval; [`Value`]: a number with what is known about it.
+//! - [`topology`]: which pieces and loops a cloud of points has, and which of them surely survive a change.
+//! - [`hypercubicity`]: whether activations sit in the corners of a cube.
+//! - [`threshold`]: at which step of a quantizer something ends, and whether that is a cliff.
+//! - [`dynamics`]: what quantization does to a map that runs on its own results.
 //! - [`Check`]: a known answer, for the tests and for `quench validate`.
 //!
 //! Nothing here knows of models or of quantization; every function is tested against a closed form.
@@ -30,12 +34,17 @@ mod check;
 mod classes;
 mod distortion;
 mod divergence;
+pub mod dynamics;
 mod host;
+pub mod hypercubicity;
+mod normal;
 mod probe;
 mod rank;
 mod sorted;
 mod source;
 mod summary;
+pub mod threshold;
+pub mod topology;
 mod value;
 mod vectors;
 

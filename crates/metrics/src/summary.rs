@@ -129,7 +129,7 @@ impl Bootstrap {
 }
 
 /// The quantile `q` of sorted, nonempty values, interpolated linearly at position `q (n - 1)`.
-fn quantile<T: Copy + Into<f64>>(sorted: &[T], q: f64) -> f64 {
+pub(crate) fn quantile<T: Copy + Into<f64>>(sorted: &[T], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = position.ceil() as usize;
