@@ -1,4 +1,5 @@
-//! What is in memory: a step of training makes no dense matrix, and a network read from a file takes little more than the file.
+//! What is in memory: a step of training makes no dense matrix, a network read from a file takes little more than the file, and no
+//! metric of `n` vectors takes `n²` numbers.
 
 #[path = "support/data.rs"]
 mod data;
@@ -15,6 +16,7 @@ use data::data;
 use quench::checkpoint::Writer;
 use quench::format::{Packed, Scales};
 use quench::kernels::{Activations, QTensor};
+use quench::metrics::{Neighbours, Pairs, Preservation, Source, cka, procrustes, rsa};
 use quench::models::{FOLDED, ResNet};
 use quench::nn::{Model, Section};
 use quench::quantize::{Finished, Journal, Recipe, run};
@@ -150,4 +152,28 @@ fn a_network_takes_little_more_than_its_file() {
     let whole = least(&|| classify(&open()));
     println!("{file} bytes of file, {pass} of a pass, {whole} in all");
     assert!(whole < file * 3 / 2 + pass, "{whole} bytes for a file of {file} and activations of {pass}");
+}
+
+/// Of 20,000 vectors, all pairs would be 1.6 GB on each side. What compares neighbours works through all of them, and so gets short
+/// vectors here; its blocks are as large for long ones (`crates/metrics/examples/many_points.rs`).
+#[test]
+fn metrics_of_many_vectors_take_no_matrix_of_pairs() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const POINTS: usize = 20_000;
+    let device = Device::flex();
+    let vectors = |width: usize, seed| -> Tensor<2> {
+        let values = Source::Gaussian.samples(POINTS * width, seed);
+        Tensor::from_data(TensorData::new(values, [POINTS, width]), (&device, DType::F32))
+    };
+    let check = |name: &str, bytes: usize| {
+        println!("{name}: {bytes} bytes");
+        assert!(bytes < 512 << 20, "{name} of {POINTS} vectors took {bytes} bytes");
+    };
+    let (x, y) = (vectors(384, 1), vectors(384, 2));
+    check("CKA", most(|| assert!(cka(x.clone(), y.clone()).is_some())));
+    check("RSA", most(|| assert!(rsa(x.clone(), y.clone(), Pairs::default()).is_some())));
+    check("Procrustes", most(|| assert!(procrustes(x.clone(), y.clone()).is_some())));
+    let (x, y) = (vectors(8, 1), vectors(8, 2));
+    check("neighbours", most(|| assert!(Neighbours::of(x.clone(), 10).chance() > 0.0)));
+    check("trustworthiness", most(|| assert!(Preservation::of(x.clone(), y.clone(), 10).chance() > 0.0)));
 }

@@ -127,7 +127,9 @@ impl fmt::Display for CoherenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMetric => f.write_str("coherence is the least of the metrics that are named, and none is"),
-            Self::Missing(metric) if metric.of_predictions() => write!(f, "`{metric}` compares predictions, and none were given"),
+            Self::Missing(metric) if metric.of_predictions() => {
+                write!(f, "`{metric}` compares predictions, and none were given")
+            }
             Self::Missing(metric) => write!(f, "`{metric}` compares hidden states, and none were given"),
             Self::Undefined(metric) => write!(f, "`{metric}` has no value for samples that are too few or do not vary"),
         }

@@ -58,8 +58,9 @@ pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{Flips, agreement, jsd_per_token, kl_per_token, nll, top_agreement};
 pub use geometry::{Analogies, Pairs, Preservation, Reconstruction, biased_cka, cka, procrustes, rsa};
 pub use information::{
-    Dependence, Headroom, Joint, Loss, Need, binary_entropy, cells, decoder_bound, entropy, erasure, erasure_information, fano_error,
-    fano_information, gaussian_information, gaussian_rate, headroom, information_checks, ksg, latent_rate, mutual_information_loss,
+    Dependence, Headroom, Joint, Loss, Need, binary_entropy, cells, decoder_bound, entropy, erasure,
+    erasure_information, fano_error, fano_information, gaussian_information, gaussian_rate, headroom,
+    information_checks, ksg, latent_rate, mutual_information_loss,
 };
 pub use latent::{Bounds, Latent, LatentOptions, Reach, Twins, latent_checks, participation_ratio, two_nn};
 pub use probe::Probe;

@@ -5,8 +5,8 @@
 //! compare samples with each other; a resampled set has samples twice, which look like structure. They have no interval.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{CoherenceOptions, Metric};
@@ -99,8 +99,10 @@ impl Predictions<'_> {
 fn mean(estimator: String, scores: &[f32], sequences: &[usize], bootstrap: Bootstrap) -> Option<Value> {
     let n = scores.len();
     let sum = |scores: &[f32]| scores.iter().map(|score| f64::from(*score)).sum::<f64>();
-    let totals: Vec<Total> =
-        starts(sequences, n).windows(2).map(|ends| Total { sum: sum(&scores[ends[0]..ends[1]]), n: ends[1] - ends[0] }).collect();
+    let totals: Vec<Total> = starts(sequences, n)
+        .windows(2)
+        .map(|ends| Total { sum: sum(&scores[ends[0]..ends[1]]), n: ends[1] - ends[0] })
+        .collect();
     let value = Value::measured(sum(scores) / n as f64, estimator, n);
     (n > 0).then(|| value.with_interval(bootstrap.mean(&totals), bootstrap.seed))
 }
@@ -166,7 +168,8 @@ mod tests {
             assert!((scores[0] - 1.0).abs() < 1e-6 && scores.is_sorted_by(|a, b| a > b), "{metric}: {scores:?}");
             assert!(scores[3] < 0.15, "{metric}: {scores:?}");
             let scored = &steps[1].scored[index];
-            let known = scored.interval().map(|interval| interval.low <= scored.score() && scored.score() <= interval.high);
+            let known =
+                scored.interval().map(|interval| interval.low <= scored.score() && scored.score() <= interval.high);
             let pairs = matches!(metric, Metric::Cka | Metric::Rsa | Metric::Procrustes);
             assert_eq!(known, (!pairs).then_some(true), "{scored:?}");
         }
@@ -176,7 +179,8 @@ mod tests {
     fn predictions_by_hand() {
         let (kl, agreement) = ([0.5, 1.5, 0.0, 0.0], [true, false, true, true]);
         let predictions = Predictions { kl: &kl, agreement: &agreement, sequences: &[2, 2] };
-        let options = CoherenceOptions { metrics: vec![Metric::ExpKl, Metric::Agreement], ..CoherenceOptions::default() };
+        let options =
+            CoherenceOptions { metrics: vec![Metric::ExpKl, Metric::Agreement], ..CoherenceOptions::default() };
         let found = Coherence::measure(&options, None, Some(&predictions)).unwrap();
         assert!((found.scored[0].score() - (-0.5f64).exp()).abs() < 1e-7);
         let interval = found.scored[0].interval().unwrap();

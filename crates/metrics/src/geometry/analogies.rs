@@ -29,7 +29,10 @@ impl Analogies {
         let [n, _] = x.dims();
         for analogy in analogies {
             let [a, b, c, d] = *analogy;
-            assert!(analogy.iter().all(|index| *index < n) && ![a, b, c].contains(&d), "{analogy:?} is no analogy of {n} points");
+            assert!(
+                analogy.iter().all(|index| *index < n) && ![a, b, c].contains(&d),
+                "{analogy:?} is no analogy of {n} points"
+            );
         }
         let distances = Distances::of(x.clone());
         // At most 2^23 distances at a time.
@@ -70,7 +73,12 @@ fn place(distances: &[f32], [a, b, c, d]: [usize; 4]) -> usize {
 }
 
 /// The corners of a `size × size × size` lattice along random directions of `width` numbers, and its analogies: for the checks.
-pub(crate) fn lattice(size: usize, width: usize, seed: u64, device: &burn::tensor::Device) -> (Tensor<2>, Vec<[usize; 4]>) {
+pub(crate) fn lattice(
+    size: usize,
+    width: usize,
+    seed: u64,
+    device: &burn::tensor::Device,
+) -> (Tensor<2>, Vec<[usize; 4]>) {
     let points = size.pow(3);
     let places = (0..points).flat_map(|i| [i / (size * size), i / size % size, i % size].map(|x| x as f32));
     let x = host::matrix(places.collect(), 3, device).matmul(host::gaussian(3, width, seed, device));

@@ -71,7 +71,8 @@ fn rank(distances: &[f32], point: usize, index: usize) -> usize {
     let own = distances[index];
     let (before, behind) = (&distances[..index], &distances[index + 1..]);
     // Of those as near, the ones before it in order are nearer.
-    let nearer = before.iter().filter(|other| **other <= own).count() + behind.iter().filter(|other| **other < own).count();
+    let nearer =
+        before.iter().filter(|other| **other <= own).count() + behind.iter().filter(|other| **other < own).count();
     let itself = if point < index { distances[point] <= own } else { distances[point] < own };
     1 + nearer - usize::from(itself)
 }

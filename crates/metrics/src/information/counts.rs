@@ -32,7 +32,8 @@ pub fn entropy<T: Hash + Eq>(values: &[T]) -> f64 {
 pub fn cells(x: Tensor<2>, step: f64) -> Vec<usize> {
     assert!(step > 0.0, "cells need a positive side, found {step}");
     let [_, width] = x.dims();
-    let values: Vec<i64> = host::floats(x).into_iter().map(|x| (f64::from(x) / step).round_ties_even() as i64).collect();
+    let values: Vec<i64> =
+        host::floats(x).into_iter().map(|x| (f64::from(x) / step).round_ties_even() as i64).collect();
     let mut known: HashMap<&[i64], usize> = HashMap::new();
     values
         .chunks(width.max(1))

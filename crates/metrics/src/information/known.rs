@@ -4,7 +4,10 @@ use burn::tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Joint, binary_entropy, cells, decoder_bound, entropy, erasure_information, fano_error, fano_information, gaussian_information};
+use super::{
+    Joint, binary_entropy, cells, decoder_bound, entropy, erasure_information, fano_error, fano_information,
+    gaussian_information,
+};
 use super::{gaussian_rate, ksg, latent_rate};
 use crate::Expected::{AtMost, Between, Near};
 use crate::{Bootstrap, Check, Expected, Probe, Source, host};
@@ -37,7 +40,9 @@ const CHECKS: &[Check] = &[
     check("I_min, 50257 classes, ε = .01", near(15.38, 5e-3), |_| needed(50257, 0.01)),
     check("I_min, 50257 classes, ε = .05", near(14.55, 5e-3), |_| needed(50257, 0.05)),
     check("I_min, 50257 classes, ε = .1", near(13.59, 5e-3), |_| needed(50257, 0.1)),
-    check("I of the symmetric channel, 16 classes, ε = .2, less I_min", near(0.0, 1e-12), |_| symmetric_channel(16, 0.2) - needed(16, 0.2)),
+    check("I of the symmetric channel, 16 classes, ε = .2, less I_min", near(0.0, 1e-12), |_| {
+        symmetric_channel(16, 0.2) - needed(16, 0.2)
+    }),
     check("I of the symmetric channel, 16 classes, ε = .2", near(2.496_694, 1e-6), |_| symmetric_channel(16, 0.2)),
     check("errors below Fano's in 1000 random channels", AtMost(0.0), |_| errors_below_fano(1000) as f64),
     check("I_min of a normal variable, D = σ²/4", near(1.0, 1e-12), |_| gaussian_rate(1.0, 0.25)),

@@ -17,7 +17,10 @@ pub struct Twins {
 impl std::fmt::Display for Twins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { points, n } = self;
-        write!(f, "{points} of {n} points lie on others, as quantized ones do: estimate on the vectors before they are quantized")
+        write!(
+            f,
+            "{points} of {n} points lie on others, as quantized ones do: estimate on the vectors before they are quantized"
+        )
     }
 }
 

@@ -94,7 +94,10 @@ impl Latent {
         let LatentOptions { bounds, reach, quantile, variance, ridge } = options;
         let [n, d] = x.dims();
         let shares = [quantile, variance];
-        assert!(n > 0 && shares.iter().all(|share| (0.0..=1.0).contains(share)), "{shares:?} of {n} vectors are no shares");
+        assert!(
+            n > 0 && shares.iter().all(|share| (0.0..=1.0).contains(share)),
+            "{shares:?} of {n} vectors are no shares"
+        );
         let mean = host::floats(x.clone().mean_dim(0)).into_iter().map(f64::from).collect();
         let centred = centred(x.clone());
         let covariance = cross(&centred, &centred) * faer::Scale(1.0 / n as f64);
@@ -142,8 +145,10 @@ impl Latent {
     pub fn contains(&self, x: Tensor<2>) -> Vec<bool> {
         let (shape, d) = (x.dims(), self.mean.len());
         assert_eq!(shape[1], d, "a space of {d} dimensions cannot hold vectors {shape:?}");
-        let bounded: Vec<bool> =
-            host::floats(x.clone()).chunks(d.max(1)).map(|row| row.iter().all(|x| self.bounds.contain(f64::from(*x)))).collect();
+        let bounded: Vec<bool> = host::floats(x.clone())
+            .chunks(d.max(1))
+            .map(|row| row.iter().all(|x| self.bounds.contain(f64::from(*x))))
+            .collect();
         let size = self.lengths.iter().fold(0.0, |size: f64, length| size.max(*length)) * self.radius;
         let near = |(radius, residual): (f64, f64)| {
             radius <= self.radius * (1.0 + 1e-5) && (self.span == d || residual <= self.residual + 1e-5 * size)

@@ -21,7 +21,9 @@ impl Latent {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let inside = match self.bounds {
             Bounds::Free => draws,
-            bounds => (0..draws).filter(|_| self.draw(&mut random, &centre, radius).into_iter().all(|x| bounds.contain(x))).count(),
+            bounds => (0..draws)
+                .filter(|_| self.draw(&mut random, &centre, radius).into_iter().all(|x| bounds.contain(x)))
+                .count(),
         };
         let logs: f64 = self.lengths[..k].iter().map(|length| length.log2()).sum();
         let whole = unit_ball(k) + logs + k as f64 * radius.log2();
