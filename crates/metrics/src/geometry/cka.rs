@@ -92,7 +92,7 @@ mod tests {
         let some = host::gaussian(10, 3, 1, &device);
         assert_eq!(cka(some.clone() * 0.0 + 2.0, some.clone()), None);
         assert_eq!(biased_cka(some.clone() * 0.0, some.clone()), None);
-        let three = some.slice([0..3]);
+        let three = some.slice_dim(0, 0..3);
         assert_eq!(cka(three.clone(), three), None);
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn cross(x: &Tensor<2>, y: &Tensor<2>) -> Mat<f64> {
     let ([rows, height], [_, width]) = (x.dims(), y.dims());
     let mut sum = vec![0.0f64; height * width];
     for start in (0..rows).step_by(BLOCK) {
-        let block = |x: &Tensor<2>| x.clone().slice([start..(start + BLOCK).min(rows)]);
+        let block = |x: &Tensor<2>| x.clone().slice_dim(0, start..(start + BLOCK).min(rows));
         let part = host::floats(block(x).transpose().matmul(block(y)));
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(part));
     }

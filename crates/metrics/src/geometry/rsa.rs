@@ -100,7 +100,7 @@ mod tests {
         let expected = 1.0 - 6.0 * 2.0 / 24.0;
         assert!((rsa(x.clone(), y, Pairs::default()).unwrap() - expected).abs() < 1e-12);
         assert_eq!(rsa(x.clone(), x.clone() * 0.0, Pairs::default()), None);
-        assert_eq!(rsa(x.clone().slice([0..2]), x.slice([0..2]), Pairs::default()), None);
+        assert_eq!(rsa(x.clone().slice_dim(0, 0..2), x.slice_dim(0, 0..2), Pairs::default()), None);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Joint {
         Value::measured(self.plug_in() + a + b - both, "plug-in information, Miller-Madow", self.n).with_null(0.0)
     }
 
-    /// Whether there are more than ten pairs for each one that occurs: with fewer the correction does not suffice.
+    /// Whether there are at least ten pairs for each one that occurs: with fewer the correction does not suffice.
     pub fn reliable(&self) -> bool {
         10 * self.counts[0].len() <= self.n
     }

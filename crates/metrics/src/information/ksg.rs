@@ -1,13 +1,14 @@
 //! Information of continuous vectors, by the distances to near neighbours.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use crate::geometry::paired;
 use crate::latent::Twins;
 use crate::{Value, host};
 
 /// A mutual information that was estimated, and whether the estimate can be trusted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dependence {
     /// In bits.
     pub information: Value,

@@ -103,7 +103,7 @@ mod tests {
         let rounded = (x.clone() * 2.0).round();
         let twins = two_nn(rounded, Bootstrap::default()).unwrap_err();
         assert!(twins.points > 100 && twins.n == 200, "{twins}");
-        let pair = Tensor::cat(vec![x.clone(), x.slice([7..8])], 0);
+        let pair = Tensor::cat(vec![x.clone(), x.slice_dim(0, 7..8)], 0);
         assert_eq!(two_nn(pair, Bootstrap::default()), Err(Twins { points: 2, n: 201 }));
     }
 

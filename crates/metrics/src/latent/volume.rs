@@ -72,7 +72,7 @@ fn normal(random: &mut ChaCha8Rng) -> f64 {
 
 /// `log2` of the volume of the ball with radius 1: `V_k = V_{k−2} · 2π / k` from 1 and 2.
 fn unit_ball(k: usize) -> f64 {
-    let (start, log) = if k % 2 == 0 { (2, 0.0) } else { (3, 1.0) };
+    let (start, log) = if k.is_multiple_of(2) { (2, 0.0) } else { (3, 1.0) };
     (start..=k).step_by(2).map(|k| (std::f64::consts::TAU / k as f64).log2()).sum::<f64>() + log
 }
 
