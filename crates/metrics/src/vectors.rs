@@ -126,30 +126,19 @@ impl Distances {
 
 /// The `k` smallest of `distances` but that of `point` itself, in the order of their indices.
 pub(crate) fn nearest(distances: &[f32], point: usize, k: usize) -> Vec<u32> {
-    const TOGETHER: usize = 32;
     let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
-    for (chunk, start) in distances.chunks(TOGETHER).zip((0..).step_by(TOGETHER)) {
-        // Nearly all are too far: one test for many of them, in vectors.
-        if too_far(&best, k, chunk.iter().copied().fold(f32::INFINITY, f32::min)) {
+    for (index, &distance) in distances.iter().enumerate() {
+        if index == point || (best.len() == k && best.last().is_some_and(|(worst, _)| distance >= *worst)) {
             continue;
         }
-        for (&distance, index) in chunk.iter().zip(start..) {
-            if index == point || too_far(&best, k, distance) {
-                continue;
-            }
-            // Behind what is as near: that has the lower index.
-            let place = best.partition_point(|(other, _)| *other <= distance);
-            best.insert(place, (distance, index as u32));
-            best.truncate(k);
-        }
+        // Behind what is as near: that has the lower index.
+        let place = best.partition_point(|(other, _)| *other <= distance);
+        best.insert(place, (distance, index as u32));
+        best.truncate(k);
     }
     let mut indices: Vec<u32> = best.into_iter().map(|(_, index)| index).collect();
     indices.sort_unstable();
     indices
-}
-
-fn too_far(best: &[(f32, u32)], k: usize, distance: f32) -> bool {
-    best.len() == k && best.last().is_some_and(|(worst, _)| distance >= *worst)
 }
 
 /// Ranges of points with at most 2^23 distances (32 MB) each.
