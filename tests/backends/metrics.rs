@@ -13,10 +13,12 @@ const POINTS: usize = 60;
 const WIDTH: usize = 7;
 const K: usize = 5;
 
+type Metric = fn(Tensor<2>, Tensor<2>) -> f64;
+
 /// A metric, what f64 has by its definition, and how far f32 may be from that.
 struct Row {
     name: &'static str,
-    of: fn(Tensor<2>, Tensor<2>) -> f64,
+    of: Metric,
     expected: fn(&Points, &Points) -> f64,
     within: f64,
 }
@@ -60,7 +62,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// No definition is shorter than the function: what is the same on all devices.
-const ALIKE: &[(&str, fn(Tensor<2>, Tensor<2>) -> f64)] = &[
+const ALIKE: &[(&str, Metric)] = &[
     ("Procrustes", |x, y| procrustes(x, y).unwrap()),
     ("reconstruction", |x, y| Reconstruction::of(x, y, K).loss(0..POINTS).unwrap()),
     ("analogies", |x, _| Analogies::of(x, &[[0, 1, 2, 3], [9, 4, 30, 11]]).places.iter().sum::<usize>() as f64),
