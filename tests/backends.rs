@@ -1,9 +1,11 @@
 //! Every operation on packed matrices, on every device compiled in, against [`Packed::decode`] and a naive f64 product.
 //!
-//! One table of cases serves all tests; all of it runs, and what fails is printed case by case.
+//! One table of cases serves all tests; all of it runs, and what fails is printed case by case. The metrics have a table of their own.
 
 #[path = "backends/cases.rs"]
 mod cases;
+#[path = "backends/metrics.rs"]
+mod metrics;
 #[path = "backends/oracle.rs"]
 mod oracle;
 

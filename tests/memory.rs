@@ -1,4 +1,5 @@
-//! What is in memory: a step of training makes no dense matrix, and a network read from a file takes little more than the file.
+//! What is in memory: a step of training makes no dense matrix, a network read from a file takes little more than the file, and no
+//! metric of `n` vectors takes `n²` numbers.
 
 #[path = "support/data.rs"]
 mod data;
@@ -15,6 +16,7 @@ use data::data;
 use quench::checkpoint::Writer;
 use quench::format::{Packed, Scales};
 use quench::kernels::{Activations, QTensor};
+use quench::metrics::{Neighbours, Pairs, Preservation, Source, cka, rsa};
 use quench::models::{FOLDED, ResNet};
 use quench::nn::{Model, Section};
 use quench::quantize::{Finished, Journal, Recipe, run};
@@ -150,4 +152,27 @@ fn a_network_takes_little_more_than_its_file() {
     let whole = least(&|| classify(&open()));
     println!("{file} bytes of file, {pass} of a pass, {whole} in all");
     assert!(whole < file * 3 / 2 + pass, "{whole} bytes for a file of {file} and activations of {pass}");
+}
+
+/// All pairs of 20,000 vectors would be 1.6 GB on each side, and 400 MB of 10,000. What compares neighbours works through all of them,
+/// and so gets fewer and shorter vectors here; its blocks are no larger for more (`crates/metrics/examples/many_points.rs`). Procrustes
+/// takes the products of CKA, but faer's threads reserve twice the cache of the machine each, of which they use little.
+#[test]
+fn metrics_of_many_vectors_take_no_matrix_of_pairs() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Device::flex();
+    let vectors = |points: usize, width: usize, seed| -> Tensor<2> {
+        let values = Source::Gaussian.samples(points * width, seed);
+        Tensor::from_data(TensorData::new(values, [points, width]), (&device, DType::F32))
+    };
+    let check = |name: &str, bytes: usize| {
+        println!("{name}: {bytes} bytes");
+        assert!(bytes < 256 << 20, "{name} took {bytes} bytes");
+    };
+    let (x, y) = (vectors(20_000, 384, 1), vectors(20_000, 384, 2));
+    check("CKA", most(|| assert!(cka(x.clone(), y.clone()).is_some())));
+    check("RSA", most(|| assert!(rsa(x.clone(), y.clone(), Pairs::default()).is_some())));
+    let (x, y) = (vectors(10_000, 8, 1), vectors(10_000, 8, 2));
+    check("neighbours", most(|| assert!(Neighbours::of(x.clone(), 10).chance() > 0.0)));
+    check("trustworthiness", most(|| assert!(Preservation::of(x.clone(), y.clone(), 10).chance() > 0.0)));
 }

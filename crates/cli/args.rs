@@ -61,6 +61,8 @@ pub enum Command {
     Bench(Bench),
     /// Compare codes by the signal-to-noise ratio they leave of the weights, beside what theory allows
     Snr(Snr),
+    /// Compute every number that theory knows beforehand, and compare
+    Validate(Validate),
     /// List the recipes, or print one
     Recipes(Recipes),
     /// List the devices that this program can use here
@@ -300,6 +302,35 @@ pub struct Predict {
     /// Show every layer
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `quench validate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Metrics, estimators and bounds on inputs for which the answer is known: by a formula, or by what others have measured.
+
+Examples:
+  quench validate
+  quench validate topology threshold
+  quench validate --device cuda --json answers.json
+      The same numbers on another device.
+
+{CODES}"))]
+pub struct Validate {
+    /// Only these concepts, or parts of their names [default: all]
+    pub concepts: Vec<String>,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Write the answers as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
 
     /// Show no progress
     #[arg(short, long)]

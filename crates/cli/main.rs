@@ -29,6 +29,7 @@ mod snr;
 mod summary;
 mod table;
 mod texts;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),

@@ -50,13 +50,18 @@ impl Expected {
 impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            Self::Near { value, within: 0.0 } => write!(f, "{value}"),
-            Self::Near { value, within } => write!(f, "{value} ± {within}"),
-            Self::Between(low, high) => write!(f, "{low} to {high}"),
-            Self::AtMost(high) => write!(f, "≤ {high}"),
-            Self::AtLeast(low) => write!(f, "≥ {low}"),
+            Self::Near { value, within: 0.0 } => write!(f, "{}", short(value)),
+            Self::Near { value, within } => write!(f, "{} ± {}", short(value), short(within)),
+            Self::Between(low, high) => write!(f, "{} to {}", short(low), short(high)),
+            Self::AtMost(high) => write!(f, "≤ {}", short(high)),
+            Self::AtLeast(low) => write!(f, "≥ {}", short(low)),
         }
     }
+}
+
+/// A number with at most six digits behind the point, a small one as a power of ten.
+fn short(x: f64) -> String {
+    if x != 0.0 && x.abs() < 1e-3 { format!("{x:e}") } else { ((x * 1e6).round() / 1e6).to_string() }
 }
 
 impl Check {
@@ -65,6 +70,21 @@ impl Check {
         let found = (self.measure)(device);
         (found, self.expected.holds(found))
     }
+}
+
+/// Every known answer about the metrics, concept by concept.
+pub fn known_answers() -> Vec<Check> {
+    let of = |checks: &[Check]| checks.to_vec();
+    [
+        crate::coherence::checks(),
+        of(crate::information::checks()),
+        of(crate::latent::checks()),
+        of(crate::hypercubicity::checks()),
+        of(crate::threshold::checks()),
+        of(crate::dynamics::checks()),
+        of(crate::topology::checks()),
+    ]
+    .concat()
 }
 
 /// Requires all of `checks` on `device`; what fails is named together.

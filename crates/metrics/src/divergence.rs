@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::host;
+use crate::vectors::nearest;
 
 /// Kullback-Leibler divergence `KL(p || q) = sum_v p_v log(p_v / q_v)` of each row, in nats.
 ///
@@ -66,6 +68,91 @@ pub fn agreement(reference_logits: Tensor<2>, logits: Tensor<2>) -> Vec<bool> {
     same_shape(&reference_logits, &logits);
     let same = reference_logits.argmax(1).equal(logits.argmax(1)); // [rows, 1]
     same.into_data().iter::<bool>().collect()
+}
+
+/// Jensen-Shannon divergence `(KL(p || m) + KL(q || m)) / 2` with `m = (p + q) / 2` of each row, in nats: 0 to `ln 2`.
+///
+/// - `reference_logits`, `logits`: `[rows, vocab]`, finite; `p` and `q` are their softmax
+///
+/// Computed in f32 from `x = log p − log q`, as `(p (min(x, 0) − s) + q (min(−x, 0) − s)) / 2` with `s = log((1 + exp(−|x|)) / 2)`:
+/// no probability is divided by. Either side may be the reference.
+///
+/// Source: Lin 1991, "Divergence measures based on the Shannon entropy" (`docs/references.md#jsd`).
+///
+/// # Panics
+///
+/// If the shapes differ, naming both, or the vocabulary is empty.
+pub fn jsd_per_token(reference_logits: Tensor<2>, logits: Tensor<2>) -> Vec<f32> {
+    let [rows, vocab] = same_shape(&reference_logits, &logits);
+    let divergence = |range: Range<usize>| {
+        let log_p = log_probabilities(&reference_logits, range.clone());
+        let log_q = log_probabilities(&logits, range); // [range, vocab]
+        let x = log_p.clone() - log_q.clone();
+        let s = x.clone().abs().neg().exp().log1p() - std::f32::consts::LN_2;
+        let terms = log_p.exp() * (x.clone().clamp_max(0.0) - s.clone()) + log_q.exp() * (x.neg().clamp_max(0.0) - s);
+        host::floats(terms.sum_dim(1).clamp_min(0.0) * 0.5)
+    };
+    chunks(rows, vocab).flat_map(divergence).collect()
+}
+
+/// The share of the `k` largest logits of each row that is among the `k` largest on both sides (top-k agreement).
+///
+/// - `reference_logits`, `logits`: `[rows, vocab]`, finite
+///
+/// Of equal logits those with the lower index are larger. With `k = 1` it is [`agreement`] as 0 and 1.
+///
+/// # Panics
+///
+/// If the shapes differ, naming both, or `k` is 0 or larger than the vocabulary.
+pub fn top_agreement(reference_logits: Tensor<2>, logits: Tensor<2>, k: usize) -> Vec<f32> {
+    let [rows, vocab] = same_shape(&reference_logits, &logits);
+    assert!(0 < k && k <= vocab, "logits of {vocab} tokens have no {k} largest");
+    let largest = |logits: &Tensor<2>, range: Range<usize>| -> Vec<Vec<u32>> {
+        let values = host::floats(logits.clone().slice([range]).neg());
+        values.chunks(vocab).map(|row| nearest(row, usize::MAX, k)).collect()
+    };
+    let shares = |range: Range<usize>| {
+        let (a, b) = (largest(&reference_logits, range.clone()), largest(&logits, range));
+        let share = |(a, b): (Vec<u32>, Vec<u32>)| {
+            a.iter().filter(|index| b.binary_search(index).is_ok()).count() as f32 / k as f32
+        };
+        a.into_iter().zip(b).map(share).collect::<Vec<_>>()
+    };
+    chunks(rows, vocab).flat_map(shares).collect()
+}
+
+/// Answers that changed between right and wrong.
+///
+/// Accuracy may stay as it is while many of them change; their share says how different two models are on a task.
+///
+/// Source: Dutta et al. 2024, "Accuracy is Not All You Need" (`docs/references.md#flips`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flips {
+    /// Right before, wrong now.
+    pub lost: usize,
+    /// Wrong before, right now.
+    pub gained: usize,
+    /// Of so many.
+    pub n: usize,
+}
+
+impl Flips {
+    /// The flips between two models, by whether each answered each question right.
+    ///
+    /// # Panics
+    ///
+    /// If they have not answered equally many.
+    pub fn of(reference: &[bool], right: &[bool]) -> Self {
+        let (a, b) = (reference.len(), right.len());
+        assert_eq!(a, b, "answers to the same questions are compared: {a} and {b}");
+        let count = |change: (bool, bool)| reference.iter().zip(right).filter(|(a, b)| (**a, **b) == change).count();
+        Self { lost: count((true, false)), gained: count((false, true)), n: a }
+    }
+
+    /// The share that changed; `None` of no answers.
+    pub fn share(self) -> Option<f64> {
+        (self.n > 0).then(|| (self.lost + self.gained) as f64 / self.n as f64)
+    }
 }
 
 /// `log softmax` of some rows, in f32 whatever the logits are kept in.
@@ -147,6 +234,36 @@ mod tests {
         let logits = rows(vec![3f32.ln(), 0.0, 3f32.ln(), 0.0], 2);
         let values = nll(logits, ids(&[0, 1]));
         assert!((values[0] - (4.0f32 / 3.0).ln()).abs() < 1e-6 && (values[1] - 4f32.ln()).abs() < 1e-6, "{values:?}");
+    }
+
+    /// p = (3/4, 1/4), q = (1/4, 3/4), m = (1/2, 1/2): JSD = KL(p || m); and ln 2 for distributions that share nothing.
+    #[test]
+    fn jensen_and_shannon_by_hand() {
+        let p = rows(vec![3f32.ln(), 0.0, 0.0, 200.0, 1.0, 2.0], 2);
+        let q = rows(vec![0.0, 3f32.ln(), 200.0, 0.0, 1.0, 2.0], 2);
+        let found = jsd_per_token(p.clone(), q.clone());
+        let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
+        assert!((f64::from(found[0]) - expected).abs() < 1e-7, "{found:?} {expected}");
+        assert!((found[1] - std::f32::consts::LN_2).abs() < 1e-6 && found[2] < 1e-7, "{found:?}");
+        assert_eq!(found, jsd_per_token(q, p));
+    }
+
+    #[test]
+    fn the_largest_are_compared_as_sets() {
+        let a = rows(vec![5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 0.0], 4);
+        let b = rows(vec![4.0, 5.0, 0.0, 2.0, 0.0, 1.0, 1.0, 1.0], 4);
+        assert_eq!(top_agreement(a.clone(), b.clone(), 1), [0.0, 0.0]);
+        // Of the equal logits of the second row the first two count: {0, 1} and {1, 2}.
+        assert_eq!(top_agreement(a.clone(), b.clone(), 2), [1.0, 0.5]);
+        assert_eq!(top_agreement(a.clone(), b.clone(), 3), [2.0 / 3.0, 2.0 / 3.0]);
+        assert_eq!(top_agreement(a, b, 4), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn equal_accuracies_may_hide_flips() {
+        let flips = Flips::of(&[true, true, false, false, true], &[true, false, true, false, true]);
+        assert_eq!(flips, Flips { lost: 1, gained: 1, n: 5 });
+        assert_eq!((flips.share(), Flips::of(&[], &[]).share()), (Some(0.4), None));
     }
 
     /// Far apart, where probabilities underflow, and on a shift, which softmax does not see.

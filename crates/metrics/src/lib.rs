@@ -1,8 +1,13 @@
 //! Pure functions of tensors: how far is an approximation from what it approximates?
 //!
 //! - [`Distortion`]: two tensors, as a relative error and a signal-to-noise ratio ([`relative_error`], [`snr_db`]).
-//! - Two models, by their logits on the same tokens: [`nll`], [`kl_per_token`], [`agreement`].
+//! - Two models, by their logits on the same tokens: [`nll`], [`kl_per_token`], [`jsd_per_token`], [`agreement`], [`top_agreement`]; by their
+//!   answers: [`Flips`].
 //! - Two models, by their vectors of the same things: [`cosines`], [`Neighbours`].
+//! - Two models, by their vectors as shapes: [`cka`], [`rsa`], [`Preservation`], [`procrustes`], [`Reconstruction`], [`Analogies`];
+//!   [`Coherence`], the least of those that are named.
+//! - What vectors say about a task, in bits: [`decoder_bound`], [`fano_information`], [`mutual_information_loss`]; where they are:
+//!   [`Latent`], [`two_nn`].
 //! - One model, by what is true: [`places`] of labels, [`spearman`] with people's scores, a linear [`Probe`].
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
@@ -32,11 +37,15 @@
 
 mod check;
 mod classes;
+mod coherence;
 mod distortion;
 mod divergence;
 pub mod dynamics;
+mod geometry;
 mod host;
 pub mod hypercubicity;
+mod information;
+mod latent;
 mod normal;
 mod probe;
 mod rank;
@@ -48,10 +57,17 @@ pub mod topology;
 mod value;
 mod vectors;
 
-pub use check::{Check, Expected, require};
+pub use check::{Check, Expected, known_answers, require};
 pub use classes::places;
+pub use coherence::{BelowFloor, Coherence, CoherenceError, CoherenceOptions, Hidden, Metric, Predictions, Scored};
 pub use distortion::{Distortion, relative_error, snr_db};
-pub use divergence::{agreement, kl_per_token, nll};
+pub use divergence::{Flips, agreement, jsd_per_token, kl_per_token, nll, top_agreement};
+pub use geometry::{Analogies, Pairs, Preservation, Reconstruction, biased_cka, cka, procrustes, rsa};
+pub use information::{
+    Dependence, Headroom, Joint, Loss, Need, binary_entropy, cells, decoder_bound, entropy, fano_error,
+    fano_information, gaussian_information, gaussian_rate, headroom, ksg, latent_rate, mutual_information_loss,
+};
+pub use latent::{Bounds, Latent, LatentOptions, Reach, Twins, participation_ratio, two_nn};
 pub use probe::Probe;
 pub use rank::spearman;
 pub use sorted::{Sorted, Steps, Tally};

@@ -71,6 +71,29 @@ impl Probe {
         };
         z.chunks(width.max(1)).map(best).collect()
     }
+
+    /// `−log softmax(W z + b)_y` of the label of each row, in nats: what its class costs a code that trusts the probe.
+    ///
+    /// - `vectors`: `[rows, width]`, finite
+    /// - `labels`: one per row, each below the number of classes that the probe was fitted to
+    ///
+    /// # Panics
+    ///
+    /// If the vectors are not as wide as those of the fit, there is not one label per row, or a label is not one of the classes.
+    pub fn cross_entropy(&self, vectors: Tensor<2>, labels: &[usize]) -> Vec<f64> {
+        let [rows, width] = vectors.dims();
+        assert_eq!(width, self.mean.len(), "a probe of {} features cannot read [{rows}, {width}]", self.mean.len());
+        assert_eq!(labels.len(), rows, "[{rows}, {width}] vectors need a label each, found {}", labels.len());
+        let mut z = host::floats(vectors);
+        standardise(&mut z, &self.mean, &self.scale);
+        let cost = |(z, label): (&[f32], &usize)| {
+            let logits = logits(&self.weights, z);
+            assert!(*label < logits.len(), "label {label} is not one of {} classes", logits.len());
+            let top = logits.iter().copied().fold(f64::MIN, f64::max);
+            top - logits[*label] + logits.iter().map(|logit| (logit - top).exp()).sum::<f64>().ln()
+        };
+        z.chunks(width.max(1)).zip(labels).map(cost).collect()
+    }
 }
 
 /// Mean and `1 / std` of each feature of `x`, `[rows, width]`.
@@ -222,6 +245,11 @@ mod tests {
         assert!((Probe::L2 * w - 1.0 / (1.0 + (2.0 * w).exp())).abs() < 1e-6, "{w}");
         assert!((probe.weights[0] + w).abs() < 1e-6 && probe.weights[1].abs() < 1e-6, "{:?}", probe.weights);
         assert_eq!(probe.predict(matrix(vec![-100.0, 4.9, 5.1, 7.0], 1)), [0, 0, 1, 1]);
+        // At the mean both classes cost one bit, at a training vector the logistic loss of its margin 2 w.
+        let cost = probe.cross_entropy(matrix(vec![5.0, 5.0, 6.0], 1), &[0, 1, 1]);
+        for (found, expected) in cost.iter().zip([2f64.ln(), 2f64.ln(), (-2.0 * w).exp().ln_1p()]) {
+            assert!((found - expected).abs() < 1e-6, "{cost:?}");
+        }
     }
 
     /// Features that say nothing leave the shares of the classes: `softmax(b)`.

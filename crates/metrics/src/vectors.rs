@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::host;
 
@@ -42,8 +42,8 @@ pub struct Neighbours {
 impl Neighbours {
     /// The neighbours of each row of `x`, `[points, width]`, finite.
     ///
-    /// `|x_j|² / 2 − x_i · x_j`, in f32 and after the mean of all points is taken away, has the order of the distances;
-    /// it is computed for some `i` at a time, so that `n` points never need `n²` numbers.
+    /// Distances are compared in f32, after the mean of all points is taken away, and for some points at a time, so that `n` points
+    /// never need `n²` numbers.
     ///
     /// # Panics
     ///
@@ -51,17 +51,19 @@ impl Neighbours {
     pub fn of(x: Tensor<2>, k: usize) -> Self {
         let [points, _] = x.dims();
         assert!(0 < k && k < points, "{points} points have no {k} neighbours each");
-        let x = x.clone() - x.mean_dim(0);
-        let halves = x.clone().square().sum_dim(1).transpose() * 0.5; // [1, points]
-        let transposed = x.clone().transpose();
+        let distances = Distances::of(x);
         let mut lists = Vec::with_capacity(points * k);
         for rows in blocks(points) {
-            let distances = halves.clone() - x.clone().slice([rows.clone()]).matmul(transposed.clone());
-            for (distances, point) in host::floats(distances).chunks(points).zip(rows) {
+            for (distances, point) in distances.between(rows.clone()).chunks(points).zip(rows) {
                 lists.extend(nearest(distances, point, k));
             }
         }
         Self { points, k, lists }
+    }
+
+    /// The neighbours of each point in turn, in the order of their indices.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &[u32]> {
+        self.lists.chunks(self.k)
     }
 
     /// For each point, the share of its neighbours that it has in `other` as well, 0 to 1.
@@ -89,8 +91,41 @@ pub fn beyond_chance(value: f64, chance: f64) -> f64 {
     (value - chance) / (1.0 - chance)
 }
 
+/// What has the order of the distances to each of `n` points: `|x_j|² / 2 − q · x_j` for a point `q`, in f32.
+pub(crate) struct Distances {
+    mean: Tensor<2>,
+    /// `[n, width]`, without their mean.
+    x: Tensor<2>,
+    /// `|x_j|² / 2`, `[1, n]`.
+    halves: Tensor<2>,
+}
+
+impl Distances {
+    pub(crate) fn of(x: Tensor<2>) -> Self {
+        let x = x.cast(DType::F32);
+        let mean = x.clone().mean_dim(0); // [1, width]
+        let x = x - mean.clone();
+        let halves = x.clone().square().sum_dim(1).transpose() * 0.5;
+        Self { mean, x, halves }
+    }
+
+    /// From some of the points to all, `[rows, n]`; to themselves as well.
+    pub(crate) fn between(&self, rows: Range<usize>) -> Vec<f32> {
+        self.products(self.x.clone().slice([rows]))
+    }
+
+    /// From other points, `[queries, width]`, to all, `[queries, n]`.
+    pub(crate) fn from(&self, queries: Tensor<2>) -> Vec<f32> {
+        self.products(queries.cast(DType::F32) - self.mean.clone())
+    }
+
+    fn products(&self, queries: Tensor<2>) -> Vec<f32> {
+        host::floats(self.halves.clone() - queries.matmul(self.x.clone().transpose()))
+    }
+}
+
 /// The `k` smallest of `distances` but that of `point` itself, in the order of their indices.
-fn nearest(distances: &[f32], point: usize, k: usize) -> Vec<u32> {
+pub(crate) fn nearest(distances: &[f32], point: usize, k: usize) -> Vec<u32> {
     let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
     for (index, &distance) in distances.iter().enumerate() {
         if index == point || (best.len() == k && best.last().is_some_and(|(worst, _)| distance >= *worst)) {
@@ -107,7 +142,7 @@ fn nearest(distances: &[f32], point: usize, k: usize) -> Vec<u32> {
 }
 
 /// Ranges of points with at most 2^23 distances (32 MB) each.
-fn blocks(points: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn blocks(points: usize) -> impl Iterator<Item = Range<usize>> {
     let step = ((1 << 23) / points).max(1);
     (0..points).step_by(step).map(move |start| start..(start + step).min(points))
 }

@@ -43,8 +43,10 @@ struct Flow<C> {
     before: Option<Vec<C>>,
 }
 
-/// What the passes through a section leave, batch by batch.
+/// What solving a section starts from, and what its passes leave.
 struct Left<C> {
+    /// The weights that the section had before; empty if nothing is fed back.
+    weights: Vec<Weight>,
     /// What does not change any more.
     kept: Vec<Kept>,
     /// What came out of the section as this stage found it; empty where nobody asked.
@@ -96,14 +98,13 @@ impl<I: Clone> Stage<'_, I> {
                 continue;
             }
             model.load(section)?;
-            let mut weights =
-                if flow.before.is_some() && !tasks.is_empty() { weights(model, section) } else { Vec::new() };
-            let mut left = Left { kept: Vec::new(), before: Vec::new() };
+            let weights = if flow.before.is_some() && !tasks.is_empty() { weights(model, section) } else { Vec::new() };
+            let mut left = Left { weights, kept: Vec::new(), before: Vec::new() };
             let finished = match finished {
                 Some(finished) => restore(model, section, finished),
                 None if tasks.is_empty() => Vec::new(),
                 None => {
-                    let finished = self.solve(model, section, &tasks, &flow, &mut weights, &mut left, observe)?;
+                    let finished = self.solve(model, section, &tasks, &flow, &mut left, observe)?;
                     journal.record(self.stage, section, &finished).map_err(QuantizeError::Journal)?;
                     finished
                 }
@@ -113,9 +114,9 @@ impl<I: Clone> Stage<'_, I> {
                 flow.now = self.through(model, section, &flow.now, left.kept);
                 match &mut flow.before {
                     Some(before) if left.before.is_empty() => {
-                        swap(model, section, &mut weights);
+                        swap(model, section, &mut left.weights);
                         *before = self.through(model, section, before, Vec::new());
-                        swap(model, section, &mut weights);
+                        swap(model, section, &mut left.weights);
                     }
                     Some(before) => *before = left.before,
                     None => {}
@@ -140,15 +141,12 @@ impl<I: Clone> Stage<'_, I> {
 
     /// Quantizes the layers of a section. If the plan is sequential, site after site: what reads a site in which quantized
     /// layers of the same section have a part is calibrated on what they give.
-    ///
-    /// - `weights`: those that the section had before, empty if nothing is fed back; the same afterwards
     fn solve<M: Model<Input = I>>(
         &self,
         model: &mut M,
         section: Section,
         tasks: &[Task],
         flow: &Flow<M::Carry>,
-        weights: &mut [Weight],
         left: &mut Left<M::Carry>,
         observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Finished>, QuantizeError> {
@@ -159,7 +157,7 @@ impl<I: Clone> Stage<'_, I> {
         let others: Vec<&Task> =
             others.into_iter().chain(calibrated.into_iter().filter(|task| !reached(task))).collect();
         let mut finished = quantize(model, section, self.stage, &others, &Stats::default(), observe)?;
-        let compared = flow.before.as_ref().filter(|_| !weights.is_empty());
+        let compared = flow.before.as_ref().filter(|_| !left.weights.is_empty());
         let bytes: Vec<usize> = steps.iter().map(|step| step.bytes * self.batches.len()).collect();
         let spans = spans(&bytes, REFERENCES);
         let passes = steps.len() + if compared.is_some() { spans.len() } else { 0 };
@@ -170,7 +168,7 @@ impl<I: Clone> Stage<'_, I> {
             let steps = &mut steps[span];
             let mut references = Vec::new();
             if let Some(before) = compared {
-                swap(model, section, weights);
+                swap(model, section, &mut left.weights);
                 left.before.clear();
                 for (index, batch) in self.batches.iter().enumerate() {
                     let mut reference = Reference::at(steps.iter().flat_map(Step::seen));
@@ -178,7 +176,7 @@ impl<I: Clone> Stage<'_, I> {
                     references.push(reference);
                     progress.step()?;
                 }
-                swap(model, section, weights);
+                swap(model, section, &mut left.weights);
             }
             for step in steps {
                 let mut stats = step.stats();

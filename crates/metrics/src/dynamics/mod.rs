@@ -18,5 +18,5 @@ mod recursion;
 pub use basins::{Basin, Basins, wilson};
 pub use decoding::{FirstDivergence, by_position};
 pub use jacobian::{Gain, Jacobian, ball_radius};
-pub use known::checks;
+pub(crate) use known::checks;
 pub use recursion::{Cycle, Recursion, grid};

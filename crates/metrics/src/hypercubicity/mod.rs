@@ -11,7 +11,7 @@ use crate::Value;
 use points::{Points, Share};
 use rotation::rotation;
 
-pub use known::checks;
+pub(crate) use known::checks;
 
 /// The box whose corners are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ mod sweep;
 mod verdict;
 mod vertex;
 
-pub use known::checks;
+pub(crate) use known::checks;
 pub use logistic::{Logistic, response_width};
 pub use rounding::Rounding;
 pub use sweep::{Point, Sweep};

@@ -91,7 +91,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// The known answers of this module.
-pub fn checks() -> &'static [Check] {
+pub(crate) fn checks() -> &'static [Check] {
     CHECKS
 }
 

@@ -22,7 +22,7 @@ mod naive;
 
 pub use diagram::Diagram;
 pub use distances::Distances;
-pub use known::checks;
+pub(crate) use known::checks;
 pub use landmarks::Landmarks;
 pub use matching::{WASSERSTEIN_LIMIT, bottleneck, wasserstein};
 pub use rips::{persistence, persistence_up_to};
