@@ -142,6 +142,10 @@ pub struct Quantize {
     #[arg(long)]
     pub resume: bool,
 
+    /// Keep codes at the length of their entropy where that is shorter, for storage and transfer; they are decoded when they are read
+    #[arg(long)]
+    pub entropy_code: bool,
+
     /// Write the published signed-log codec (plog2 to plog16) without scales: a weight outside [-1, 1] is an error
     #[arg(long, conflicts_with = "plan")]
     pub no_scale: bool,
@@ -272,6 +276,8 @@ Examples:
       A folder with model.lsq, packed to the last bit, and everything that lay beside the weights.
   quench convert spark-lsq spark-again --to quench
       Back again: the same codes and scales, bit for bit.
+  quench convert spark-gptq-int4-g128 spark-small --to lsq --entropy-code
+      The same with codes at the length of their entropy, which is some tenths of a bit less for each weight.
   quench convert spark-lsq spark-dense --to safetensors
       Packed layers decoded to dense f32, for programs that know no packed ones.
   quench convert spark-gptq-int4-g128 spark-vllm --to compressed-tensors
@@ -297,6 +303,10 @@ pub struct Convert {
     /// (one file for llama.cpp, from layers on one of its grids)
     #[arg(short, long, value_name = "CONTAINER")]
     pub to: Container,
+
+    /// Keep codes at the length of their entropy where that is shorter, in lsq and quench; without it they are decoded
+    #[arg(long)]
+    pub entropy_code: bool,
 
     /// Replace the output if it exists
     #[arg(short, long)]

@@ -161,7 +161,9 @@ pub fn encoded_len(codes: &[u16], bits: u32) -> Result<usize, RansError> {
     let table = Table::fit(&counts(codes, bits)?);
     let shares = table.shares();
     let mut words = 0;
-    codes.chunks(BLOCK).for_each(|block| drop(encode_block(block, &shares, |_| words += 1)));
+    for block in codes.chunks(BLOCK) {
+        encode_block(block, &shares, |_| words += 1);
+    }
     Ok(table.byte_len() + codes.len().div_ceil(BLOCK) * (LENGTH + STATES) + 2 * words)
 }
 

@@ -14,6 +14,13 @@ use crate::Container;
 /// An error of a job; each names the culprit and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
+    /// A container in which codes cannot be entropy-coded.
+    #[error("{container} has no entropy-coded layers: choose quench or lsq, or leave --entropy-code out")]
+    NoEntropyCoding {
+        /// What was to be written.
+        container: Container,
+    },
+
     /// A file cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
