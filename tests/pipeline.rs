@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use quench::checkpoint::{Coding, Folder, native};
+use quench::checkpoint::{Coding, Folder, Source, native};
 use quench::job::{Conversion, Job, JobError, Overwrite, Step, inspect};
 use quench::kernels::Activations;
 use quench::models::text::TextSource;

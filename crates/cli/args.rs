@@ -59,6 +59,8 @@ pub enum Command {
     Bench(Bench),
     /// Compare codes by the signal-to-noise ratio they leave of the weights, beside what theory allows
     Snr(Snr),
+    /// Say on which machines a model runs, and how fast it can be there
+    Fit(Fit),
     /// List the recipes, or print one
     Recipes(Recipes),
     /// List the devices that this program can use here
@@ -367,6 +369,51 @@ pub struct Generate {
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
     #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
     pub device: Wanted,
+}
+
+/// Arguments of `quench fit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench fit ./Llama-3.2-1B
+      Every machine that this program knows, for a sequence of 2048 tokens.
+  quench fit ./Mistral-7B --recipe gptq-int4-g128 --device jetson-orin-nano --context 8192
+      A model as a recipe would make it, without making it.
+  quench fit ./llama-int4 --batch 8 --cache-bits 8 --json fit.json
+
+{CODES}"))]
+pub struct Fit {
+    /// Folder of a language model, dense or quantized, hf:OWNER/NAME, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// A machine by its name, or `all`
+    #[arg(short, long, default_value = "all", value_name = "NAME")]
+    pub device: String,
+
+    /// A recipe of `quench recipes`, or a TOML file: the size is that of what it would make of the dense model
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+
+    /// Tokens of a sequence, prompt and answer
+    #[arg(long, default_value_t = 2048, value_parser = positive)]
+    pub context: usize,
+
+    /// Sequences at a time
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub batch: usize,
+
+    /// Bits of a number in the cache of keys and values
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=32))]
+    pub cache_bits: u64,
+
+    /// Tokens of the prompt that run through the model together
+    #[arg(long, default_value_t = 512, value_parser = positive)]
+    pub chunk: usize,
+
+    /// Write everything as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
 }
 
 /// Arguments of `quench bench`.

@@ -6,6 +6,7 @@
 //! - One model, by what is true: [`places`] of labels, [`spearman`] with people's scores, a linear [`Probe`].
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
+//! - [`bounds`]: what nothing can do better.
 //! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval; [`Value`]: a number with what is known about it.
 //! - [`Check`]: a known answer, for the tests and for `quench validate`.
 //!
@@ -26,6 +27,7 @@
 //! # on(&Device::flex());
 //! ```
 
+pub mod bounds;
 mod check;
 mod classes;
 mod distortion;
