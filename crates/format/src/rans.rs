@@ -219,7 +219,7 @@ impl<'a> Stream<'a> {
             let Some(end) = end else {
                 return Err(RansError::Length { expected: begin as u64 + length as u64, found });
             };
-            if length < STATES || length % 2 != 0 {
+            if length < STATES || !length.is_multiple_of(2) {
                 return Err(RansError::Block { block });
             }
             blocks.push(begin..end);

@@ -1,9 +1,10 @@
-//! Known answers about dividing bits, coding them, and what runs where.
+//! Known answers about dividing bits, coding them, structures, and what runs where.
 
 mod fit;
 
 use quench_format::rans::{self, Table};
-use quench_format::{FloatKind, Scheme};
+use quench_format::trellis::Sequence;
+use quench_format::{FloatKind, Scheme, Trellis};
 use quench_metrics::bounds::{Part, water_fill};
 use quench_metrics::{Check, Expected, Source};
 
@@ -11,7 +12,7 @@ use crate::allocate::{Candidate, allocate, uniform};
 
 /// The known answers of this crate, beside those of [`quench_metrics`].
 pub fn checks() -> Vec<Check> {
-    [ALLOCATION, ENTROPY, fit::CHECKS].concat()
+    [[ALLOCATION, ENTROPY, TRELLIS, fit::CHECKS].concat(), crate::structure::checks()].concat()
 }
 
 const ALLOCATION: &[Check] = &[
@@ -89,6 +90,56 @@ const ENTROPY: &[Check] = &[
         measure: |_| excess("int8/128/f16", Counted::Stream),
     },
 ];
+
+const TRELLIS: &[Check] = &[
+    Check {
+        concept: "trellis",
+        quantity: "trellis2:8 of Gaussian weights, strings of 1024, MSE",
+        expected: Expected::Near { value: 0.0872, within: 2e-3 },
+        measure: |_| string_noise(2, 8, 1 << 15),
+    },
+    Check {
+        concept: "trellis",
+        quantity: "trellis2:10 of Gaussian weights, strings of 1024, MSE",
+        expected: Expected::Near { value: 0.0774, within: 2e-3 },
+        measure: |_| string_noise(2, 10, 1 << 15),
+    },
+    Check {
+        concept: "trellis",
+        quantity: "trellis2:12 of Gaussian weights, strings of 1024, MSE",
+        expected: Expected::AtMost(0.075),
+        measure: |_| string_noise(2, 12, 1 << 15),
+    },
+    Check {
+        concept: "trellis",
+        quantity: "trellis2:16 of Gaussian weights, strings of 1024, MSE",
+        expected: Expected::AtMost(0.069),
+        measure: |_| string_noise(2, 16, 1 << 13),
+    },
+    Check {
+        concept: "trellis",
+        quantity: "trellis1:12 of Gaussian weights, dB",
+        expected: Expected::Near { value: 5.66, within: 0.1 },
+        measure: |_| -10.0 * string_noise(1, 12, 1 << 15).log10(),
+    },
+    Check {
+        concept: "trellis",
+        quantity: "trellis3:12 of Gaussian weights, dB",
+        expected: Expected::Near { value: 17.12, within: 0.1 },
+        measure: |_| -10.0 * string_noise(3, 12, 1 << 15).log10(),
+    },
+];
+
+/// Mean squared error of `n` Gaussian weights in strings of 1024.
+fn string_noise(bits: u32, state: u32, n: usize) -> f64 {
+    const LENGTH: usize = 1024;
+    let Some(trellis) = Trellis::new(bits, state) else { return f64::NAN };
+    let weights = Source::Gaussian.samples(n, 11);
+    let mut encoder = trellis.encoder(LENGTH);
+    let (mut words, scales) = (vec![0; trellis.words(LENGTH)], vec![trellis.gain(); LENGTH]);
+    let mut encode = |x: &[f32]| encoder.encode(Sequence { x, h: None, scales: &scales }, &mut words);
+    weights.chunks_exact(LENGTH).map(|x| encode(x)).sum::<f64>() / n as f64
+}
 
 /// Layers of Gaussian weights: 0 to 12 bits, whose errors weigh `h`; `count` weights each.
 fn gaussian(h: &[f64], count: u64) -> Vec<Vec<Candidate>> {

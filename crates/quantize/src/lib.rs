@@ -19,6 +19,7 @@ pub mod recipe;
 mod run;
 mod stage;
 mod stats;
+pub mod structure;
 mod target;
 mod text;
 
