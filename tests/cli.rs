@@ -443,7 +443,7 @@ fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
     let bytes = fs::read(bench.at("m.lsq")).unwrap();
     bench.write("cut.lsq", &bytes[..bytes.len() - 1]);
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     bench.write("newer.lsq", newer);
     let mut damaged = bytes.clone();
     *damaged.last_mut().unwrap() ^= 1;
@@ -452,7 +452,7 @@ fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
     let before = bench.listing();
     let cases: [(&[&str], &[&str]); 9] = [
         (&["cut.lsq", "out", "--to", "lsq"], &["cut.lsq", "truncated"]),
-        (&["newer.lsq", "out", "--to", "lsq"], &["newer.lsq", "version 2"]),
+        (&["newer.lsq", "out", "--to", "lsq"], &["newer.lsq", "version 3"]),
         (&["damaged.lsq", "out", "--to", "quench"], &["damaged.lsq", "SHA-256"]),
         (&["none.lsq", "out", "--to", "quench"], &["none.lsq", "not an .lsq file"]),
         (&["absent", "out", "--to", "lsq"], &["absent"]),
@@ -512,7 +512,7 @@ fn a_model_is_fitted_to_machines() {
     let planned = report["weights"]["bytes"].as_u64().unwrap();
     assert!(planned < dense);
     // What the recipe would make is what it makes, to the byte.
-    bench.quantize(&[]).succeeds();
+    bench.quantize(&TEXTS).succeeds();
     bench.run(&["fit", "out", "--context", "16", "--json", "made.json"]).succeeds();
     let report: Value = serde_json::from_slice(&fs::read(bench.at("made.json")).unwrap()).unwrap();
     assert_eq!(report["weights"]["bytes"].as_u64(), Some(planned));

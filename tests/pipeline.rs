@@ -213,8 +213,17 @@ fn turned_networks_are_marked_and_kept_from_other_readers() {
 #[test]
 fn entropy_coded_models_are_smaller_and_the_same() {
     let place = Place::new();
-    let words = place.job("words", RULE).run(&mut go).unwrap();
-    let coded = Job { coding: Coding::Entropy, ..place.job("coded", RULE) }.run(&mut go).unwrap();
+    // Matrices of a trained model: tables are a small part of them, and their codes are not evenly distributed.
+    let rounded = "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nmethod = \"rtn\"\n";
+    let job = |name: &str, coding| Job {
+        model: quench::models::spark::unpack().unwrap(),
+        calibration: Vec::new(),
+        evaluation: Vec::new(),
+        coding,
+        ..place.job(name, rounded)
+    };
+    let words = job("words", Coding::Words).run(&mut go).unwrap();
+    let coded = job("coded", Coding::Entropy).run(&mut go).unwrap();
     assert_eq!(coded.size.decoded_bits_per_weight, words.size.bits_per_weight);
     assert!(coded.size.bits_per_weight < words.size.bits_per_weight - 0.05, "{:?}", coded.size);
     assert!(coded.size.compression > words.size.compression);
@@ -225,7 +234,7 @@ fn entropy_coded_models_are_smaller_and_the_same() {
         (Some(coded.size.bits_per_weight), plain.bits_per_weight)
     );
     assert!(small.rows.iter().any(|row| row.entropy_coded) && plain.rows.iter().all(|row| !row.entropy_coded));
-    assert_eq!(logits(&place.path("coded")), logits(&place.path("words")));
+    assert!(logits(&place.path("coded")) == logits(&place.path("words")));
 
     let convert = |from: &str, to: &str, coding| {
         let container = if to.contains("lsq") { "lsq" } else { "quench" }.parse().unwrap();
@@ -241,6 +250,7 @@ fn entropy_coded_models_are_smaller_and_the_same() {
     for layer in back.manifest().layers.keys() {
         assert_eq!(native::read(&again, layer).unwrap(), native::read(&back, layer).unwrap(), "{layer}");
     }
+    assert!(weights("again") == weights("coded") && weights("back") == weights("words"));
     assert!(weights("again").len() < weights("back").len());
     let config = fs::read_to_string(place.path("again").join("config.json")).unwrap();
     assert!(config.contains("\"format_version\": 2"), "{config}");

@@ -149,7 +149,8 @@ fn hull(candidates: &[Candidate]) -> Vec<usize> {
         // The last one goes where the line from the one before it to this one passes below.
         while let [.., before, last] = hull[..] {
             let ((x0, y0), (x1, y1)) = (at(before), at(last));
-            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0) {
+            // One on the line stays: it makes a step in two.
+            if (y1 - y0) * (x - x0) <= (y - y0) * (x1 - x0) {
                 break;
             }
             hull.pop();
