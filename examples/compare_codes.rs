@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             evaluation: evaluation.split(',').map(TextSource::new).collect(),
             overwrite: Overwrite::Force,
             resume: false,
+            coding: Default::default(),
         };
         let report = job.run(&mut |_| ControlFlow::Continue(()))?;
         let cells = cells(&report);

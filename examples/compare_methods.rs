@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 evaluation: vec![TextSource::new(evaluation)],
                 overwrite: Overwrite::Force,
                 resume: false,
+                coding: Default::default(),
             };
             let report = job.run(&mut |_| ControlFlow::Continue(()))?;
             dense = Some(row(bits, group, name, &report));

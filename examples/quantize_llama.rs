@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         evaluation: vec![TextSource::new(evaluation)],
         overwrite: Overwrite::Refuse,
         resume: false,
+        coding: Default::default(),
     };
     let report = job.run(&mut |_| ControlFlow::Continue(()))?;
     println!("{:.2} times smaller, {:.3} bits per weight", report.size.compression, report.size.bits_per_weight);

@@ -109,7 +109,9 @@ fn top_level_is_tidy() {
 
 #[test]
 fn every_config_is_a_recipe() {
-    let configs = files(&root().join("configs"), &["toml"]);
+    let mut configs = files(&root().join("configs"), &["toml"]);
+    // The machines of `quench fit`.
+    configs.retain(|path| file_name(path) != "devices.toml");
     assert!(!configs.is_empty(), "configs holds no recipe");
     for path in configs {
         let recipe = Recipe::from_toml(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

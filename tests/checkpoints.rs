@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use quench::checkpoint::{CheckpointError, Dtype, Folder, INDEX, Source, Staging, Writer, native};
+use quench::checkpoint::{CheckpointError, Coding, Dtype, Folder, INDEX, Source, Staging, Writer, native};
 use quench::format::{Packed, Scales};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -90,6 +90,59 @@ fn the_specification_is_enough_to_read_a_layer() {
     assert_eq!(matrix().decode(), w);
 }
 
+/// The same for codes at the length of their entropy.
+#[test]
+fn the_specification_is_enough_to_decode_a_stream() {
+    // 4-bit codes, most of them 8, in two blocks.
+    let codes: Vec<u16> =
+        (0..70_000_u32).map(|i| if i.wrapping_mul(2_654_435_761) >> 29 == 0 { i % 16 } else { 8 } as u16).collect();
+    let scales = Scales::Float(vec![1.0; 70]);
+    let packed = Packed::from_codes("int4/row/f32".parse().unwrap(), [70, 1000], &codes, scales, None, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path(), u64::MAX).unwrap().with_coding(Coding::Entropy);
+    writer.packed(LAYER, packed).unwrap();
+    writer.finish().unwrap();
+
+    let bytes = fs::read(folder.path().join("model.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let manifest: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["quench"]).unwrap();
+    assert_eq!(manifest["version"], json!(2));
+    assert_eq!(manifest["rans"], json!([format!("{LAYER}.qweight")]));
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(&format!("{LAYER}.qweight")).unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::U8, &[tensor.data().len()][..]));
+    assert!(tensor.data().len() < 70_000 / 2 / 2);
+
+    let stream = tensor.data();
+    let number =
+        |at: usize, bytes: usize| stream[at..at + bytes].iter().rev().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
+    let (first, last) = (stream[0] as usize, stream[1] as usize);
+    let frequencies: Vec<u64> = (0..=last - first).map(|code| number(2 + 2 * code, 2)).collect();
+    let mut at = 2 + 2 * frequencies.len() + 2 * 4;
+    let mut decoded = Vec::new();
+    for block in 0..2 {
+        let end = at + number(2 + 2 * frequencies.len() + 4 * block, 4) as usize;
+        let mut states = [0, 4, 8, 12].map(|state| number(at + state, 4));
+        at += 16;
+        for i in 0..(70_000 - 65_536 * block).min(65_536) {
+            let x = &mut states[i % 4];
+            let (slot, mut code, mut start) = (*x % 16_384, 0, 0);
+            while slot >= start + frequencies[code] {
+                start += frequencies[code];
+                code += 1;
+            }
+            *x = frequencies[code] * (*x / 16_384) + slot - start;
+            if *x < 65_536 {
+                *x = 65_536 * *x + number(at, 2);
+                at += 2;
+            }
+            decoded.push((first + code) as u16);
+        }
+        assert_eq!((states, at), ([65_536; 4], end));
+    }
+    assert!(decoded == codes);
+}
+
 /// Read from `QUENCH_DATA` (default `../shared/data`); without it this passes with a printed line, or fails if
 /// `QUENCH_REQUIRE_DATA` is set.
 #[test]
@@ -129,6 +182,15 @@ fn inspection_counts_the_bytes_of_the_file_and_a_bias_apart_from_its_layer() {
         assert_eq!((found.dialect.as_str(), found.bytes), (dialect, bytes + 40));
         let rows: Vec<_> = found.rows.iter().map(|row| (row.layer.as_str(), row.bytes, row.packed)).collect();
         assert_eq!(rows, [("l", bytes, true), ("l.bias", 40, false)]);
-        assert_eq!(found.bits_per_weight, Some(8.0 * bytes as f64 / 1000.0));
+        assert_eq!((found.bits_per_weight, found.decoded_bits_per_weight), (Some(8.0 * bytes as f64 / 1000.0), None));
+
+        // One code alone takes no words: two bytes, its frequency, the length of a block, and four states.
+        let mut writer = if dialect == "lsq" { Writer::lsq(&file) } else { Writer::safetensors(&file) };
+        writer = writer.with_coding(Coding::Entropy);
+        writer.packed("l", packed.clone()).unwrap();
+        writer.finish().unwrap();
+        let found = quench::job::inspect(&file).unwrap();
+        assert_eq!((found.bytes, found.bits_per_weight), (24 + 40, Some(8.0 * 64.0 / 1000.0)));
+        assert_eq!(found.decoded_bits_per_weight, Some(8.0 * 680.0 / 1000.0));
     }
 }

@@ -443,7 +443,7 @@ fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
     let bytes = fs::read(bench.at("m.lsq")).unwrap();
     bench.write("cut.lsq", &bytes[..bytes.len() - 1]);
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     bench.write("newer.lsq", newer);
     let mut damaged = bytes.clone();
     *damaged.last_mut().unwrap() ^= 1;
@@ -452,7 +452,7 @@ fn a_conversion_that_cannot_be_is_one_error_and_leaves_nothing() {
     let before = bench.listing();
     let cases: [(&[&str], &[&str]); 9] = [
         (&["cut.lsq", "out", "--to", "lsq"], &["cut.lsq", "truncated"]),
-        (&["newer.lsq", "out", "--to", "lsq"], &["newer.lsq", "version 2"]),
+        (&["newer.lsq", "out", "--to", "lsq"], &["newer.lsq", "version 3"]),
         (&["damaged.lsq", "out", "--to", "quench"], &["damaged.lsq", "SHA-256"]),
         (&["none.lsq", "out", "--to", "quench"], &["none.lsq", "not an .lsq file"]),
         (&["absent", "out", "--to", "lsq"], &["absent"]),
@@ -485,9 +485,49 @@ fn devices_and_recipes_are_listed() {
 }
 
 #[test]
+fn a_model_is_fitted_to_machines() {
+    let bench = Bench::new();
+    let all = bench.run(&["fit", "model", "--context", "16", "--json", "fit.json"]).succeeds().out;
+    for word in ["jetson-nano", "rtx-4090", "macbook-air-m2", "phone-8gb", "| yes", "weights", "cache", "activations"] {
+        assert!(all.contains(word), "{word}:\n{all}");
+    }
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("fit.json")).unwrap()).unwrap();
+    let dense = report["weights"]["bytes"].as_u64().unwrap();
+    bench.write("recipe.toml", RECIPE);
+    let one = [
+        "fit",
+        "model",
+        "--device",
+        "jetson-nano",
+        "--context",
+        "16",
+        "--recipe",
+        "recipe.toml",
+        "--json",
+        "small.json",
+    ];
+    let one = bench.run(&one).succeeds().out;
+    assert!(one.contains("jetson-nano") && !one.contains("rtx-4090"), "{one}");
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("small.json")).unwrap()).unwrap();
+    let planned = report["weights"]["bytes"].as_u64().unwrap();
+    assert!(planned < dense);
+    // What the recipe would make is what it makes, to the byte.
+    bench.quantize(&TEXTS).succeeds();
+    bench.run(&["fit", "out", "--context", "16", "--json", "made.json"]).succeeds();
+    let report: Value = serde_json::from_slice(&fs::read(bench.at("made.json")).unwrap()).unwrap();
+    assert_eq!(report["weights"]["bytes"].as_u64(), Some(planned));
+    assert_eq!(
+        report["machines"].as_array().unwrap().len(),
+        all.lines().filter(|line| line.starts_with("| ")).count() - 1
+    );
+    let unknown = bench.run(&["fit", "model", "--device", "jetson-nono"]);
+    assert!(unknown.code == Some(2) && unknown.err.contains("jetson-nano"), "{}", unknown.err);
+}
+
+#[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let bench = Bench::new();
-    for command in ["quantize", "eval", "inspect", "convert", "generate", "bench", "recipes"] {
+    for command in ["quantize", "eval", "inspect", "convert", "generate", "fit", "bench", "recipes"] {
         let help = bench.run(&[command, "--help"]).succeeds().out;
         assert!(
             help.contains("Examples:") && help.contains("Exit codes:") && help.contains("130"),

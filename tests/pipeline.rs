@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use quench::checkpoint::{Coding, Folder, Source, native};
 use quench::job::{Conversion, Job, JobError, Overwrite, Step, inspect};
 use quench::kernels::Activations;
 use quench::models::text::TextSource;
@@ -51,6 +52,7 @@ impl Place {
             evaluation: vec![TextSource::new(self.path("evaluation.txt"))],
             overwrite: Overwrite::Refuse,
             resume: false,
+            coding: Default::default(),
         }
     }
 }
@@ -199,12 +201,69 @@ fn turned_networks_are_marked_and_kept_from_other_readers() {
     {
         let to = place.path(if container == "gguf" { "out.gguf" } else { container });
         let (from, container, overwrite) = (place.path("out"), container.parse().unwrap(), Overwrite::Refuse);
-        match (Conversion { from, to, container, overwrite }.run(&mut go), ours) {
+        match (Conversion { from, to, container, overwrite, coding: Coding::Words }.run(&mut go), ours) {
             (Ok(_), true) => {}
             (Err(JobError::Turned { .. }), false) => {}
             (other, _) => panic!("{container}: {other:?}"),
         }
     }
+}
+
+/// Entropy-coded, a model is smaller, says both rates, and is the same model; converted, it is the other file to the byte.
+#[test]
+fn entropy_coded_models_are_smaller_and_the_same() {
+    let place = Place::new();
+    // Matrices of a trained model: tables are a small part of them, and their codes are not evenly distributed.
+    let rounded = "[[rules]]\nlayers = \"*\"\ncode = \"int4\"\nmethod = \"rtn\"\n";
+    let job = |name: &str, coding| Job {
+        model: quench::models::spark::unpack().unwrap(),
+        calibration: Vec::new(),
+        evaluation: Vec::new(),
+        coding,
+        ..place.job(name, rounded)
+    };
+    let words = job("words", Coding::Words).run(&mut go).unwrap();
+    let coded = job("coded", Coding::Entropy).run(&mut go).unwrap();
+    assert_eq!(coded.size.decoded_bits_per_weight, words.size.bits_per_weight);
+    assert!(coded.size.bits_per_weight < words.size.bits_per_weight - 0.05, "{:?}", coded.size);
+    assert!(coded.size.compression > words.size.compression);
+    let (plain, small) = (inspect(&place.path("words")).unwrap(), inspect(&place.path("coded")).unwrap());
+    assert_eq!(small.bytes, coded.size.bytes);
+    assert_eq!(
+        (small.bits_per_weight, small.decoded_bits_per_weight),
+        (Some(coded.size.bits_per_weight), plain.bits_per_weight)
+    );
+    assert!(small.rows.iter().any(|row| row.entropy_coded) && plain.rows.iter().all(|row| !row.entropy_coded));
+    assert!(logits(&place.path("coded")) == logits(&place.path("words")));
+
+    let convert = |from: &str, to: &str, coding| {
+        let container = if to.contains("lsq") { "lsq" } else { "quench" }.parse().unwrap();
+        let (from, to) = (place.path(from), place.path(to));
+        Conversion { from, to, container, overwrite: Overwrite::Refuse, coding }.run(&mut go).unwrap()
+    };
+    let weights = |folder: &str| fs::read(place.path(folder).join("model.safetensors")).unwrap();
+    convert("words", "small.lsq.folder", Coding::Entropy);
+    convert("small.lsq.folder", "again", Coding::Entropy);
+    convert("again", "back", Coding::Words);
+    let (again, back) = (Folder::open(place.path("again")).unwrap(), Folder::open(place.path("back")).unwrap());
+    assert!(!again.manifest().coded.is_empty() && back.manifest().coded.is_empty());
+    for layer in back.manifest().layers.keys() {
+        assert_eq!(native::read(&again, layer).unwrap(), native::read(&back, layer).unwrap(), "{layer}");
+    }
+    assert!(weights("again") == weights("coded") && weights("back") == weights("words"));
+    assert!(weights("again").len() < weights("back").len());
+    let config = fs::read_to_string(place.path("again").join("config.json")).unwrap();
+    assert!(config.contains("\"format_version\": 2"), "{config}");
+
+    let to = place.path("gptq");
+    let foreign = Conversion {
+        from: place.path("words"),
+        to,
+        container: "gptq".parse().unwrap(),
+        overwrite: Overwrite::Refuse,
+        coding: Coding::Entropy,
+    };
+    assert!(matches!(foreign.run(&mut go), Err(JobError::NoEntropyCoding { .. })));
 }
 
 /// Where the weights lie makes no difference to what is done with them.

@@ -63,6 +63,8 @@ pub enum Command {
     Snr(Snr),
     /// Compute every number that theory knows beforehand, and compare
     Validate(Validate),
+    /// Say on which machines a model runs, and how fast it can be there
+    Fit(Fit),
     /// List the recipes, or print one
     Recipes(Recipes),
     /// List the devices that this program can use here
@@ -145,6 +147,10 @@ pub struct Quantize {
     /// Go on from the finished blocks of an interrupted run
     #[arg(long)]
     pub resume: bool,
+
+    /// Keep codes at the length of their entropy where that is shorter, for storage and transfer; they are decoded when they are read
+    #[arg(long)]
+    pub entropy_code: bool,
 
     /// Write the published signed-log codec (plog2 to plog16) without scales: a weight outside [-1, 1] is an error
     #[arg(long, conflicts_with = "plan")]
@@ -370,6 +376,8 @@ Examples:
       A folder with model.lsq, packed to the last bit, and everything that lay beside the weights.
   quench convert spark-lsq spark-again --to quench
       Back again: the same codes and scales, bit for bit.
+  quench convert spark-gptq-int4-g128 spark-small --to lsq --entropy-code
+      The same with codes at the length of their entropy, which is some tenths of a bit less for each weight.
   quench convert spark-lsq spark-dense --to safetensors
       Packed layers decoded to dense f32, for programs that know no packed ones.
   quench convert spark-gptq-int4-g128 spark-vllm --to compressed-tensors
@@ -395,6 +403,10 @@ pub struct Convert {
     /// (one file for llama.cpp, from layers on one of its grids)
     #[arg(short, long, value_name = "CONTAINER")]
     pub to: Container,
+
+    /// Keep codes at the length of their entropy where that is shorter, in lsq and quench; without it they are decoded
+    #[arg(long)]
+    pub entropy_code: bool,
 
     /// Replace the output if it exists
     #[arg(short, long)]
@@ -455,6 +467,51 @@ pub struct Generate {
     /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
     #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
     pub device: Wanted,
+}
+
+/// Arguments of `quench fit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+Examples:
+  quench fit ./Llama-3.2-1B
+      Every machine that this program knows, for a sequence of 2048 tokens.
+  quench fit ./Mistral-7B --recipe gptq-int4-g128 --device jetson-orin-nano --context 8192
+      A model as a recipe would make it, without making it.
+  quench fit ./llama-int4 --batch 8 --cache-bits 8 --json fit.json
+
+{CODES}"))]
+pub struct Fit {
+    /// Folder of a language model, dense or quantized, hf:OWNER/NAME, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// A machine by its name, or `all`
+    #[arg(short, long, default_value = "all", value_name = "NAME")]
+    pub device: String,
+
+    /// A recipe of `quench recipes`, or a TOML file: the size is that of what it would make of the dense model
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+
+    /// Tokens of a sequence, prompt and answer
+    #[arg(long, default_value_t = 2048, value_parser = positive)]
+    pub context: usize,
+
+    /// Sequences at a time
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub batch: usize,
+
+    /// Bits of a number in the cache of keys and values
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=32))]
+    pub cache_bits: u64,
+
+    /// Tokens of the prompt that run through the model together
+    #[arg(long, default_value_t = 512, value_parser = positive)]
+    pub chunk: usize,
+
+    /// Write everything as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
 }
 
 /// Arguments of `quench bench`.

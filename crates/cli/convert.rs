@@ -1,5 +1,6 @@
 //! `quench convert`: the same model in another container.
 
+use quench::checkpoint::Coding;
 use quench::job::{Conversion, Converted, JobError, Overwrite, Step};
 
 use crate::args::Convert;
@@ -14,7 +15,8 @@ pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
     let from = model::folder(&arguments.input, arguments.quiet)?.into_owned();
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
-    let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite };
+    let coding = coding(arguments.entropy_code);
+    let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite, coding };
     interrupt::install("nothing is left behind")?;
     let converted = carry_out(&conversion, arguments.quiet)?;
     table::print(&text(&converted, arguments))?;
@@ -22,6 +24,11 @@ pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
         json.write(&converted)?;
     }
     Ok(Outcome::Done)
+}
+
+/// That of `--entropy-code`.
+pub fn coding(entropy_code: bool) -> Coding {
+    if entropy_code { Coding::Entropy } else { Coding::Words }
 }
 
 fn carry_out(conversion: &Conversion, quiet: bool) -> Result<Converted, JobError> {

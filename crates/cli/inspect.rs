@@ -25,7 +25,7 @@ fn text(inspection: &Inspection, verbose: bool) -> String {
         name: row.layer.clone(),
         shape: row.shape.clone(),
         scheme: row.scheme.clone(),
-        method: String::new(),
+        method: if row.entropy_coded { "rANS".to_owned() } else { String::new() },
         bits_per_weight: Some(row.bits_per_weight),
         weight_snr_db: row.weight_snr_db,
         output_snr_db: row.output_snr_db,
@@ -35,9 +35,12 @@ fn text(inspection: &Inspection, verbose: bool) -> String {
         ["size".to_owned(), format!("{}, {} parameters", bytes(inspection.bytes), inspection.parameters)],
     ];
     let whole = format!("{:.3} over the whole checkpoint", inspection.bits_per_parameter);
-    let bits = match inspection.bits_per_weight {
-        Some(packed) => format!("{packed:.3} in the quantized layers, {whole}"),
-        None => whole,
+    let bits = match (inspection.bits_per_weight, inspection.decoded_bits_per_weight) {
+        (Some(packed), Some(decoded)) => {
+            format!("{packed:.3} in the quantized layers, {decoded:.3} once decoded, {whole}")
+        }
+        (Some(packed), None) => format!("{packed:.3} in the quantized layers, {whole}"),
+        (None, _) => whole,
     };
     lines.push(["bits per weight".to_owned(), bits]);
     lines.extend(inspection.recipe.iter().map(|recipe| ["recipe".to_owned(), recipe.clone()]));

@@ -11,6 +11,7 @@ mod devices;
 mod download;
 mod eval;
 mod failure;
+mod fit;
 mod format;
 mod generate;
 mod inspect;
@@ -68,6 +69,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Bench(arguments) if arguments.measure => measure::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Snr(arguments) => snr::run(arguments),
+        Command::Fit(arguments) => fit::run(arguments),
         Command::Recipes(arguments) => recipes::run(arguments),
         Command::Devices => devices::run(),
     }

@@ -14,7 +14,7 @@ use crate::failure::Outcome;
 use crate::json::Target;
 use crate::model::{self, Texts};
 use crate::progress::Progress;
-use crate::{generate, interrupt, summary, table, texts};
+use crate::{convert, generate, interrupt, summary, table, texts};
 
 /// Runs the job and prints its report.
 pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
@@ -33,7 +33,8 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
         }
     }
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
-    let job = Job { model, output, recipe, plan, device, calibration, evaluation, overwrite, resume: arguments.resume };
+    let (resume, coding) = (arguments.resume, convert::coding(arguments.entropy_code));
+    let job = Job { model, output, recipe, plan, device, calibration, evaluation, overwrite, resume, coding };
     if arguments.dry_run {
         table::print(&job.plan()?.to_toml())?;
         return Ok(Outcome::Done);

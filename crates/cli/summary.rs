@@ -83,8 +83,13 @@ fn figures(report: &Report) -> Vec<[String; 2]> {
     line(
         "bits per weight",
         format!(
-            "{:.3} in the quantized layers, {:.3} over the whole model",
-            size.bits_per_weight, size.bits_per_parameter
+            "{:.3} in the quantized layers{}, {:.3} over the whole model",
+            size.bits_per_weight,
+            match size.decoded_bits_per_weight {
+                decoded if decoded == size.bits_per_weight => String::new(),
+                decoded => format!(", {decoded:.3} once decoded"),
+            },
+            size.bits_per_parameter
         ),
     );
     for done in report.transforms.iter().filter(|done| done.applied || done.gain.is_some()) {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use quench_format::FormatError;
+use quench_format::rans::RansError;
 use safetensors::Dtype;
 
 use crate::dialect::Unwritable;
@@ -247,9 +248,10 @@ pub enum CheckpointError {
 
     /// The file was written in a version of the dialect that is not known here.
     #[error(
-        "`{}` is in version {found} of Quench's format, this Quench reads version {}: use the Quench that wrote it, or a newer one",
+        "`{}` is in version {found} of Quench's format, this Quench reads versions {} and {}: use the Quench that wrote it, or a newer one",
         file.display(),
-        crate::manifest::FORMAT_VERSION
+        crate::manifest::FORMAT_VERSION,
+        crate::manifest::CODED_VERSION
     )]
     Version {
         /// The file read.
@@ -265,6 +267,17 @@ pub enum CheckpointError {
         file: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+
+    /// Entropy-coded codes cannot be decoded.
+    #[error("tensor `{tensor}` in `{}` is not valid: {source}; copy or quantize it again", file.display())]
+    Coded {
+        /// The file that holds the tensor.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with the stream.
+        source: RansError,
     },
 
     /// A PyTorch file is refused; nothing in it was run.

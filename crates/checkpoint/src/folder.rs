@@ -11,6 +11,7 @@ use memmap2::MmapOptions;
 use serde_json::Value;
 
 use crate::dialect::decoded::Decoded;
+use crate::entropy;
 use crate::gguf;
 use crate::header::{Container, Header, Range, is_pickled};
 use crate::index::{INDEX, PICKLED_INDEX, PICKLED_WEIGHTS, WEIGHTS, read_index};
@@ -135,7 +136,7 @@ impl Folder {
                     return Err(CheckpointError::MetadataDisagrees { key, first, second: second() });
                 }
             }
-            let Manifest { layers: own, sha256 } = mem::take(&mut file.manifest);
+            let Manifest { layers: own, coded, sha256 } = mem::take(&mut file.manifest);
             for (layer, coded) in own {
                 if let Some(earlier) = layers.insert(layer.clone(), at) {
                     let key = format!("layer {layer}");
@@ -143,6 +144,7 @@ impl Folder {
                 }
                 manifest.layers.insert(layer, coded);
             }
+            manifest.coded.extend(coded);
             manifest.sha256.extend(sha256);
         }
         let metadata = metadata.into_iter().map(|(key, (_, value))| (key, value)).collect();
@@ -173,8 +175,8 @@ impl Folder {
         CheckpointError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() }
     }
 
-    /// A tensor of the files themselves.
-    fn own_tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+    /// A tensor of the files themselves, its bytes as they lie there, found right by its checksum.
+    fn stored(&self, name: &str) -> Result<TensorView, CheckpointError> {
         let Some(Place { file, range, verified }) = self.tensors.get(name) else {
             return Err(self.missing(name));
         };
@@ -207,22 +209,32 @@ impl Folder {
             }
             verified.get_or_init(|| ());
         }
-        let rows = match range.stored {
-            Stored::Plain => return Ok(view),
-            Stored::Rotary { heads } => {
-                let bytes = gguf::rows_of_model(view.bytes(), range.info.shape[0], heads);
-                return TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), bytes);
-            }
-            Stored::Stream(rows) => rows,
+        Ok(view)
+    }
+
+    /// A tensor of the files themselves, as its type and shape say.
+    fn own_tensor(&self, name: &str) -> Result<TensorView, CheckpointError> {
+        let view = self.stored(name)?;
+        let Some(Place { range, .. }) = self.tensors.get(name) else {
+            return Err(self.missing(name));
         };
-        match lsq::to_words(view.bytes(), rows) {
-            Some(words) => TensorView::owned(path, name, range.info.dtype, range.info.shape.clone(), words),
-            None => {
-                let reason = "the bits after its last code are not zero".to_owned();
-                let source = LsqError::Tensor { tensor: name.to_owned(), reason };
-                Err(CheckpointError::Lsq { file: path.to_path_buf(), source })
-            }
-        }
+        let (file, tensor) = (view.file().to_path_buf(), name.to_owned());
+        let bytes = match range.stored {
+            Stored::Plain => return Ok(view),
+            Stored::Rotary { heads } => gguf::rows_of_model(view.bytes(), range.info.shape[0], heads),
+            Stored::Rans { code, shape } => match entropy::decode(view.bytes(), code, shape) {
+                Ok(words) => words,
+                Err(source) => return Err(CheckpointError::Coded { file, tensor, source }),
+            },
+            Stored::Stream(rows) => match lsq::to_words(view.bytes(), rows) {
+                Some(words) => words,
+                None => {
+                    let reason = "the bits after its last code are not zero".to_owned();
+                    return Err(CheckpointError::Lsq { file, source: LsqError::Tensor { tensor, reason } });
+                }
+            },
+        };
+        TensorView::owned(&file, name, range.info.dtype, range.info.shape.clone(), bytes)
     }
 }
 
@@ -292,6 +304,10 @@ impl Source for Folder {
 
     fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    fn stream(&self, name: &str) -> Result<Option<TensorView>, CheckpointError> {
+        self.manifest.coded.contains(name).then(|| self.stored(name)).transpose()
     }
 
     fn quantization(&self) -> Option<&Value> {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use safetensors::tensor::Metadata;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
+use crate::entropy;
 use crate::gguf;
 use crate::lsq::{self, Stored};
 use crate::manifest::MANIFEST_KEY;
@@ -112,7 +113,7 @@ impl Header {
             Some(text) => Manifest::parse(&path, &text)?,
             None => Manifest::default(),
         };
-        let tensors: BTreeMap<_, _> = parsed
+        let mut tensors: BTreeMap<_, _> = parsed
             .tensors()
             .into_iter()
             .map(|(name, tensor)| {
@@ -126,6 +127,7 @@ impl Header {
             let reason = format!("it has a checksum for tensor `{name}`, which the file does not hold");
             return Err(CheckpointError::Manifest { file: path, reason });
         }
+        entropy::place(&path, &manifest, &mut tensors)?;
         Ok(Self { path: path.into(), file, container: Container::Safetensors, tensors, metadata, manifest })
     }
 }

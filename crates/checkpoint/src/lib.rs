@@ -7,6 +7,7 @@
 //! | what is in this tensor? | [`TensorView`]: its own bytes of the file, mapped, and unmapped when dropped |
 //! | how do I write one? | [`Writer`]: announce tensors, then write them one at a time, sharded, with checksums |
 //! | how is a packed layer spelled? | [`native`]: our dialect; `docs/checkpoint.md` is its specification |
+//! | can its codes take less room in a file? | [`Coding::Entropy`]: at the length of their entropy, decoded when they are read |
 //! | how do other tools spell one? | [`dialect`]: GPTQ, AWQ, compressed-tensors and blocks of GGUF, read and written; bitsandbytes and EXL3, read |
 //! | how does llama.cpp keep a model? | [`gguf`], read by [`Folder`], written by [`gguf::Writer`] |
 //! | how does a model fit in one file, packed to the last bit? | [`lsq`], read by [`Folder`], written by [`Writer::lsq`] |
@@ -54,6 +55,7 @@
 
 pub mod dialect;
 mod edited;
+mod entropy;
 mod error;
 mod file;
 mod folder;
@@ -71,11 +73,12 @@ mod staging;
 mod writer;
 
 pub use edited::{Edit, Edited};
+pub use entropy::Coding;
 pub use error::CheckpointError;
 pub use file::{AtomicFile, write_atomically};
 pub use folder::Folder;
 pub use index::{INDEX, WEIGHTS};
-pub use manifest::{FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
+pub use manifest::{CODED_VERSION, FORMAT_VERSION, Layer, MANIFEST_KEY, Manifest, Sha256Sum};
 pub use safetensors::Dtype;
 pub use source::{Source, TensorInfo, TensorView};
 pub use staging::Staging;

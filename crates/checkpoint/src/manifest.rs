@@ -1,6 +1,6 @@
 //! What a file says about itself under the metadata key `quench`: version, packed layers, checksums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -14,8 +14,11 @@ use crate::CheckpointError;
 /// The metadata key under which a file carries its [`Manifest`], as JSON.
 pub const MANIFEST_KEY: &str = "quench";
 
-/// The version of the dialect written, and the only one read.
+/// The version of the dialect that is written where no codes are entropy-coded.
 pub const FORMAT_VERSION: u64 = 1;
+
+/// The version of a file with entropy-coded codes, which a reader of [`FORMAT_VERSION`] refuses for its number.
+pub const CODED_VERSION: u64 = 2;
 
 /// The packed layers of a checkpoint and the checksums of its tensors; empty for a checkpoint made elsewhere.
 ///
@@ -24,6 +27,8 @@ pub const FORMAT_VERSION: u64 = 1;
 pub struct Manifest {
     /// Packed layers by name: the Hugging Face name of the weight without `.weight`.
     pub layers: BTreeMap<String, Layer>,
+    /// The tensors of codes that lie in the file as rANS streams ([`quench_format::rans`]).
+    pub coded: BTreeSet<String>,
     /// SHA-256 of each tensor's bytes as they lie in the file, by tensor name.
     pub sha256: BTreeMap<String, Sha256Sum>,
 }
@@ -44,6 +49,8 @@ pub struct Layer {
 struct Spelled {
     version: u64,
     layers: BTreeMap<String, Layer>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    rans: BTreeSet<String>,
     sha256: BTreeMap<String, Sha256Sum>,
     /// Checksum of this text with zeros in place of the seal: one flipped bit in a scheme would otherwise give a matrix
     /// of the right size and the wrong values.
@@ -61,13 +68,13 @@ impl Spelled {
 impl Manifest {
     /// The manifest of a checkpoint that has none.
     pub fn empty() -> &'static Manifest {
-        static EMPTY: Manifest = Manifest { layers: BTreeMap::new(), sha256: BTreeMap::new() };
+        static EMPTY: Manifest = Manifest { layers: BTreeMap::new(), coded: BTreeSet::new(), sha256: BTreeMap::new() };
         &EMPTY
     }
 
     /// Reads the JSON text found under [`MANIFEST_KEY`] in `file`.
     ///
-    /// Errors: [`CheckpointError::Version`] for a version other than [`FORMAT_VERSION`], and
+    /// Errors: [`CheckpointError::Version`] for a version other than [`FORMAT_VERSION`] and [`CODED_VERSION`], and
     /// [`CheckpointError::Manifest`] for text that is not a manifest of that version.
     pub fn parse(file: &Path, text: &str) -> Result<Self, CheckpointError> {
         // The version is read on its own first: a later one may have other fields, and must be refused for its number.
@@ -80,23 +87,32 @@ impl Manifest {
             reason: error.to_string(),
         };
         let Version { version } = serde_json::from_str(text).map_err(wrong)?;
-        if version != FORMAT_VERSION {
+        if ![FORMAT_VERSION, CODED_VERSION].contains(&version) {
             return Err(CheckpointError::Version { file: file.to_path_buf(), found: version });
         }
         let found: Spelled = serde_json::from_str(text).map_err(wrong)?;
         let seal = found.seal;
-        let Spelled { layers, sha256, seal: expected, .. } = found.sealed().map_err(wrong)?;
+        let Spelled { layers, rans: coded, sha256, seal: expected, .. } = found.sealed().map_err(wrong)?;
+        let refused = |reason: String| Err(CheckpointError::Manifest { file: file.to_path_buf(), reason });
         if seal != expected {
-            let reason = "its own checksum does not match".to_owned();
-            return Err(CheckpointError::Manifest { file: file.to_path_buf(), reason });
+            return refused("its own checksum does not match".to_owned());
         }
-        Ok(Self { layers, sha256 })
+        let manifest = Self { layers, coded, sha256 };
+        match manifest.version() {
+            expected if expected == version => Ok(manifest),
+            expected => refused(format!("it says version {version}, and what it holds is version {expected}")),
+        }
+    }
+
+    /// The version of what it holds.
+    fn version(&self) -> u64 {
+        if self.coded.is_empty() { FORMAT_VERSION } else { CODED_VERSION }
     }
 
     /// The JSON text for a file; its length does not depend on the values of the checksums.
     pub(crate) fn to_text(&self) -> Result<String, serde_json::Error> {
-        let (layers, sha256) = (self.layers.clone(), self.sha256.clone());
-        let spelled = Spelled { version: FORMAT_VERSION, layers, sha256, seal: Sha256Sum::default() };
+        let Self { layers, coded: rans, sha256 } = self.clone();
+        let spelled = Spelled { version: self.version(), layers, rans, sha256, seal: Sha256Sum::default() };
         serde_json::to_string(&spelled.sealed()?)
     }
 }

@@ -1,6 +1,6 @@
 //! One safetensors file as it is being written: tensors in any order, each at its place, checksums last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
@@ -57,12 +57,13 @@ struct Head {
 }
 
 impl<'w, W: Write + Seek> Shard<'w, W> {
-    /// Lays out the file and writes a header with zeros for checksums.
+    /// Lays out the file and writes a header with zeros for checksums; `coded` are the tensors that are written as streams.
     pub fn start(
         out: &'w mut W,
         target: PathBuf,
         mut slots: Vec<Slot>,
         layers: BTreeMap<String, Layer>,
+        coded: BTreeSet<String>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self, CheckpointError> {
         // Largest alignment first, then by name, as the safetensors crate does: then every tensor is aligned to its type.
@@ -76,7 +77,7 @@ impl<'w, W: Write + Seek> Shard<'w, W> {
         };
         let tensors: Vec<_> = slots.into_iter().map(place).collect();
         let begin = tensors.iter().map(|(slot, [begin, _])| (slot.name.clone(), *begin)).collect();
-        let head = Head { metadata: metadata.clone(), manifest: Manifest { layers, sha256 }, tensors, begin };
+        let head = Head { metadata: metadata.clone(), manifest: Manifest { layers, coded, sha256 }, tensors, begin };
         let mut shard = Self { out, target, head, data: 0 };
         shard.data = shard.write_header()?;
         Ok(shard)

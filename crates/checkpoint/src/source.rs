@@ -26,10 +26,18 @@ pub trait Source: Send + Sync {
     /// Errors: [`CheckpointError::MissingTensor`], and whatever is wrong with the file that holds it.
     fn tensor(&self, name: &str) -> Result<TensorView, CheckpointError>;
 
-    /// Bytes that a tensor takes in its file, which an `.lsq` file packs tighter than its type and shape say; `None` if there
-    /// is no such tensor.
+    /// Bytes that a tensor takes in its file, which an `.lsq` file packs tighter than its type and shape say, and an entropy coder
+    /// tighter still; `None` if there is no such tensor.
     fn stored_bytes(&self, name: &str) -> Option<u64> {
         self.info(name).and_then(|info| byte_len(info.dtype, &info.shape))
+    }
+
+    /// The stream of a tensor that is entropy-coded in its file ([`Manifest::coded`]), which [`Source::tensor`] decodes; `None` for
+    /// every other.
+    ///
+    /// Errors: as [`Source::tensor`].
+    fn stream(&self, _name: &str) -> Result<Option<TensorView>, CheckpointError> {
+        Ok(None)
     }
 
     /// The metadata strings of all files together.

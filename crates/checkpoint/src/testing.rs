@@ -91,14 +91,20 @@ pub fn packed(scheme: &str, shape: [usize; 2], ordered: bool, seed: u64) -> Pack
 
 /// The bytes of a safetensors file with any tensors and layers, whether they fit or not, and right checksums.
 pub fn forge(layers: &[(&str, Layer)], tensors: &[NamedTensor]) -> Vec<u8> {
+    forge_coded(layers, &[], tensors)
+}
+
+/// As [`forge`], with tensors that are said to be entropy-coded.
+pub fn forge_coded(layers: &[(&str, Layer)], coded: &[&str], tensors: &[NamedTensor]) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     let slot = |tensor: &NamedTensor| {
         let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone() };
         Slot::new(tensor.name.clone(), info).unwrap()
     };
     let layers = layers.iter().map(|(name, layer)| ((*name).to_owned(), layer.clone())).collect();
+    let coded = coded.iter().map(|name| (*name).to_owned()).collect();
     let slots: Vec<_> = tensors.iter().map(slot).collect();
-    let mut shard = Shard::start(&mut file, "forged".into(), slots.clone(), layers, &BTreeMap::new()).unwrap();
+    let mut shard = Shard::start(&mut file, "forged".into(), slots.clone(), layers, coded, &BTreeMap::new()).unwrap();
     for (slot, tensor) in slots.iter().zip(tensors) {
         shard.write(slot, &tensor.bytes).unwrap();
     }

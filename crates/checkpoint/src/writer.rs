@@ -6,9 +6,10 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use quench_format::Packed;
+use quench_format::{Packed, rans};
 use safetensors::Dtype;
 
+use crate::entropy;
 use crate::file::{AtomicFile, write_atomically};
 use crate::header::METADATA_KEY;
 use crate::index::{INDEX, WEIGHTS, index_text, is_shard_name, shard_name};
@@ -17,7 +18,7 @@ use crate::manifest::{Layer, MANIFEST_KEY};
 use crate::native::{self, Piece};
 use crate::shard::{Shard, Slot};
 use crate::source::{TensorInfo, TensorView};
-use crate::{CheckpointError, Source};
+use crate::{CheckpointError, Coding, Source};
 
 /// What every safetensors file says of itself unless it was told otherwise. Python's accelerate, and with it GPTQModel,
 /// refuses a file with metadata that lack it.
@@ -62,6 +63,7 @@ pub struct Writer<'a> {
     units: Vec<Unit<'a>>,
     names: BTreeSet<String>,
     metadata: BTreeMap<String, String>,
+    coding: Coding,
 }
 
 /// Where a checkpoint goes.
@@ -83,6 +85,8 @@ impl Target {
 struct Unit<'a> {
     slots: Vec<Slot>,
     layer: Option<(String, Layer)>,
+    /// How the codes of the layer are kept.
+    coding: Coding,
     fill: Fill<'a>,
 }
 
@@ -129,7 +133,13 @@ impl<'a> Writer<'a> {
     fn to(target: Target) -> Self {
         // A tensor of this name would hide the metadata.
         let names = BTreeSet::from([METADATA_KEY.to_owned()]);
-        Self { target, units: Vec::new(), names, metadata: BTreeMap::new() }
+        Self { target, units: Vec::new(), names, metadata: BTreeMap::new(), coding: Coding::default() }
+    }
+
+    /// The same writer, which keeps the codes of packed layers in this way. A layer whose codes would not be shorter, have more
+    /// than 8 bits or share them keeps its words.
+    pub fn with_coding(self, coding: Coding) -> Self {
+        Self { coding, ..self }
     }
 
     /// A string for the metadata of every file; the last value of a key counts.
@@ -159,7 +169,7 @@ impl<'a> Writer<'a> {
             Bytes::View(view) => slot.check(view.bytes())?,
             Bytes::Later(_) => {}
         }
-        self.announce(Unit { slots: vec![slot], layer: None, fill: Fill::Bytes(bytes) })
+        self.announce(Unit { slots: vec![slot], layer: None, coding: Coding::Words, fill: Fill::Bytes(bytes) })
     }
 
     /// A dense tensor made when it is written. Errors as [`Writer::add`].
@@ -181,7 +191,7 @@ impl<'a> Writer<'a> {
             return Err(CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: name.to_owned() });
         };
         let slots = vec![Slot::new(name.to_owned(), info)?];
-        self.announce(Unit { slots, layer: None, fill: Fill::Copy(source) })
+        self.announce(Unit { slots, layer: None, coding: Coding::Words, fill: Fill::Copy(source) })
     }
 
     /// A packed layer; `layer` is the name of the weight without `.weight`.
@@ -190,22 +200,44 @@ impl<'a> Writer<'a> {
     pub fn packed(&mut self, layer: impl Into<String>, packed: Packed) -> Result<(), CheckpointError> {
         let coded = Layer { scheme: packed.scheme(), shape: packed.shape() };
         let ordered = packed.parts().order.is_some();
-        self.packed_later(layer, coded, ordered, move || Ok(packed))
+        let stream = self.stream_len(|| Ok(entropy::shorter_len(&packed)))?;
+        self.made(layer.into(), coded, ordered, stream, Box::new(move || Ok(packed)))
     }
 
-    /// A packed layer made when it is written; `ordered` says whether it will have a column order.
+    /// A packed layer made when it is written, with [`Coding::Entropy`] also now, since the length of a stream depends on the codes;
+    /// `ordered` says whether it will have a column order.
     ///
-    /// Errors: [`CheckpointError::DuplicateTensor`]. [`Writer::finish`] panics if the matrix made has another scheme, shape
-    /// or order than was announced.
+    /// Errors: [`CheckpointError::DuplicateTensor`], and now also those of `make` if it is made now. [`Writer::finish`] panics if the
+    /// matrix made has another scheme, shape or order than was announced.
     pub fn packed_later(
         &mut self,
         layer: impl Into<String>,
         coded: Layer,
         ordered: bool,
-        make: impl FnOnce() -> Result<Packed, CheckpointError> + 'a,
+        make: impl Fn() -> Result<Packed, CheckpointError> + 'a,
     ) -> Result<(), CheckpointError> {
-        let layer = layer.into();
-        let layout = native::layout(&coded, ordered);
+        let stream = self.stream_len(|| Ok(entropy::shorter_len(&make()?)))?;
+        self.made(layer.into(), coded, ordered, stream, Box::new(make))
+    }
+
+    /// The length of a stream, where there is to be one.
+    fn stream_len(
+        &self,
+        measure: impl FnOnce() -> Result<Option<usize>, CheckpointError>,
+    ) -> Result<Option<usize>, CheckpointError> {
+        if self.coding == Coding::Entropy { measure() } else { Ok(None) }
+    }
+
+    /// Announces a packed layer whose codes are a stream of this length, or words.
+    fn made(
+        &mut self,
+        layer: String,
+        coded: Layer,
+        ordered: bool,
+        stream: Option<usize>,
+        make: Box<dyn FnOnce() -> Result<Packed, CheckpointError> + 'a>,
+    ) -> Result<(), CheckpointError> {
+        let layout = streamed(native::layout(&coded, ordered), stream);
         let (announced, name) = (coded.clone(), layer.clone());
         let make = move || {
             let packed = make()?;
@@ -214,10 +246,12 @@ impl<'a> Writer<'a> {
             Ok(packed)
         };
         let fill = Fill::Packed(layout.iter().map(|(piece, _)| *piece).collect(), Box::new(make));
-        self.announce(Unit { slots: slots(&layer, layout)?, layer: Some((layer, coded)), fill })
+        let coding = Coding::of(stream);
+        self.announce(Unit { slots: slots(&layer, layout)?, layer: Some((layer, coded)), coding, fill })
     }
 
-    /// A packed layer of another checkpoint in our dialect, its tensors copied as they are.
+    /// A packed layer of another checkpoint in our dialect, its tensors copied as they are; codes become a stream or words as this
+    /// writer keeps them.
     ///
     /// Errors: [`CheckpointError::MissingTensor`] if it is not packed there, [`CheckpointError::DuplicateTensor`], and
     /// what [`native::read`] finds wrong in headers.
@@ -226,8 +260,17 @@ impl<'a> Writer<'a> {
             let (path, tensor) = (source.path().to_path_buf(), Piece::Codes.name(layer));
             return Err(CheckpointError::MissingTensor { path, tensor });
         };
-        let slots = slots(layer, native::check(source, layer, coded)?)?;
-        self.announce(Unit { slots, layer: Some((layer.to_owned(), coded.clone())), fill: Fill::Copy(source) })
+        let (layout, codes) = (native::check(source, layer, coded)?, Piece::Codes.name(layer));
+        let stream = source.manifest().coded.contains(&codes).then(|| source.stored_bytes(&codes)).flatten();
+        if self.coding == Coding::Entropy && stream.is_none() {
+            let (name, ordered) = (layer.to_owned(), layout.iter().any(|(piece, _)| *piece == Piece::Order));
+            let missing = move || CheckpointError::MissingTensor { path: source.path().into(), tensor: codes.clone() };
+            let make = move || native::read(source, &name)?.ok_or_else(&missing);
+            return self.packed_later(layer, coded.clone(), ordered, make);
+        }
+        let stream = stream.filter(|_| self.coding == Coding::Entropy).map(|bytes| bytes as usize);
+        let (slots, coding) = (slots(layer, streamed(layout, stream))?, Coding::of(stream));
+        self.announce(Unit { slots, layer: Some((layer.to_owned(), coded.clone())), coding, fill: Fill::Copy(source) })
     }
 
     fn announce(&mut self, unit: Unit<'a>) -> Result<(), CheckpointError> {
@@ -301,6 +344,14 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The tensors of a layer whose codes are a stream of this length, if they are.
+fn streamed(mut layout: Vec<(Piece, TensorInfo)>, stream: Option<usize>) -> Vec<(Piece, TensorInfo)> {
+    if let (Some(bytes), Some((_, info))) = (stream, layout.iter_mut().find(|(piece, _)| *piece == Piece::Codes)) {
+        *info = entropy::info(bytes);
+    }
+    layout
+}
+
 fn slots(layer: &str, layout: Vec<(Piece, TensorInfo)>) -> Result<Vec<Slot>, CheckpointError> {
     layout.into_iter().map(|(piece, info)| Slot::new(piece.name(layer), info)).collect()
 }
@@ -331,7 +382,9 @@ fn write_shard(
     let target = file.target().to_path_buf();
     let slots = units.iter().flat_map(|unit| unit.slots.iter().cloned());
     let layers = units.iter().filter_map(|unit| unit.layer.clone());
-    let mut shard = Shard::start(file, target.clone(), slots.collect(), layers.collect(), metadata)?;
+    let coded = units.iter().filter(|unit| unit.coding == Coding::Entropy).filter_map(|unit| unit.layer.as_ref());
+    let coded = coded.map(|(layer, _)| Piece::Codes.name(layer)).collect();
+    let mut shard = Shard::start(file, target.clone(), slots.collect(), layers.collect(), coded, metadata)?;
     for unit in units {
         unit.announce(&target, observe)?;
         unit.produce(|slot, bytes| shard.write(slot, bytes))?;
@@ -347,7 +400,7 @@ fn write_lsq(
     observe: &mut Observe<'_>,
 ) -> Result<u64, CheckpointError> {
     let target = file.target().to_path_buf();
-    let laid = units.iter().map(|unit| (&unit.slots[..], unit.layer.as_ref()));
+    let laid = units.iter().map(|unit| (&unit.slots[..], unit.layer.as_ref(), unit.coding));
     let mut shard = LsqShard::start(file, target.clone(), laid, metadata)?;
     for unit in units {
         unit.announce(&target, observe)?;
@@ -382,9 +435,16 @@ impl Unit<'_> {
             Fill::Bytes(Bytes::Later(make)) => write(&slots[0], &make()?),
             Fill::Packed(pieces, make) => {
                 let packed = make()?;
-                pieces.into_iter().zip(slots).try_for_each(|(piece, slot)| write(slot, &piece.bytes(&packed)))
+                let bytes = |piece| match (piece, self.coding) {
+                    (Piece::Codes, Coding::Entropy) => rans::encode_packed(&packed).unwrap_or_default(),
+                    _ => piece.bytes(&packed),
+                };
+                pieces.into_iter().zip(slots).try_for_each(|(piece, slot)| write(slot, &bytes(piece)))
             }
-            Fill::Copy(source) => slots.iter().try_for_each(|slot| write(slot, source.tensor(&slot.name)?.bytes())),
+            Fill::Copy(source) => slots.iter().try_for_each(|slot| {
+                let stream = if self.coding == Coding::Entropy { source.stream(&slot.name)? } else { None };
+                write(slot, stream.map_or_else(|| source.tensor(&slot.name), Ok)?.bytes())
+            }),
         }
     }
 }

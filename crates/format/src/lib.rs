@@ -35,6 +35,8 @@
 //! Codes are packed tightly, least significant bit first, into `u32` words; every row starts on a new word ([`bits`]).
 //! The size is counted to the bit, row padding, scales, zeros and order included ([`Packed::bits_per_weight`]).
 //!
+//! For storage and transfer codes can be shorter still, at the length of their entropy ([`rans`]).
+//!
 //! Quantizers ask one question, *which code is nearest?*, of a [`Grid`] that they build once per code. The weights of a [`Trellis`]
 //! share bits, so that they are not asked one by one ([`Code::is_scalar`]): they are packed in strings down the columns, and have an
 //! encoder of their own ([`trellis`]).
@@ -79,6 +81,7 @@ mod grid;
 mod log;
 mod packed;
 pub mod published;
+pub mod rans;
 pub mod rotation;
 mod scheme;
 mod spelling;

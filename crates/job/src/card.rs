@@ -381,6 +381,7 @@ method = \"rtn\"
                 compression: 3.57,
                 compression_f32: 7.14,
                 bits_per_weight: 4.125,
+                decoded_bits_per_weight: 4.125,
                 bits_per_parameter: 4.5,
                 parameters: 614_000,
             },

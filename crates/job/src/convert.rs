@@ -10,13 +10,16 @@ use quench_checkpoint::dialect::{self, Dialect};
 use quench_checkpoint::gguf::{self, Gguf};
 use quench_checkpoint::lsq::LSQ_WEIGHTS;
 use quench_checkpoint::native::{self, NamedTensor};
-use quench_checkpoint::{CheckpointError, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically};
+use quench_checkpoint::{
+    CheckpointError, Coding, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically,
+};
 use quench_format::Packed;
 use quench_models::{TURNED_MLP, companion};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::job::MAX_SHARD_BYTES;
+use crate::save::version;
 use crate::{JobError, Observe, Overwrite, Step};
 
 /// How a checkpoint is kept.
@@ -105,6 +108,8 @@ pub struct Conversion {
     pub container: Container,
     /// What to do if the output exists.
     pub overwrite: Overwrite,
+    /// How codes are kept, in the containers that are ours.
+    pub coding: Coding,
 }
 
 /// What a conversion did.
@@ -128,7 +133,7 @@ impl Conversion {
     /// Reads, converts and writes one tensor or layer at a time. The output appears whole or not at all.
     ///
     /// # Errors
-    /// Whatever is wrong with the checkpoint; an output that exists, unless forced, or is the input, or has the name of
+    /// Whatever is wrong with the checkpoint; entropy-coded codes in a container that has none; an output that exists, unless forced, or is the input, or has the name of
     /// another container; [`CheckpointError::Stopped`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Converted, JobError> {
         let source = &Folder::open(&self.from)?;
@@ -138,6 +143,9 @@ impl Conversion {
             return Err(JobError::OutputIsInput { path: self.to.clone() });
         }
         let ours = matches!(self.container, Container::Quench | Container::Lsq);
+        if !ours && self.coding == Coding::Entropy {
+            return Err(JobError::NoEntropyCoding { container: self.container });
+        }
         let turned = || self.companion("config.json").is_ok_and(|config| config[TURNED_MLP] == Value::Bool(true));
         if !ours && turned() {
             return Err(JobError::Turned { path: self.from.clone(), key: TURNED_MLP, container: self.container });
@@ -251,6 +259,7 @@ impl Conversion {
             decoded: 0,
             dense: 0,
         };
+        writer = writer.with_coding(self.coding);
         let mut parts = BTreeSet::new();
         let packed = dialect::layers(source);
         for layer in &packed {
@@ -332,7 +341,7 @@ impl Conversion {
             (Container::Safetensors, _) => return Ok(Mark::None),
             (_, Some(spelling)) => spelling,
             // Our own mark names the recipe too.
-            _ if native::is_packed(source, first) => return Ok(Mark::AsItIs),
+            _ if native::is_packed(source, first) => return Ok(Mark::Version(version(self.coding))),
             _ => Dialect::Native,
         };
         let matrices = source.names().into_iter().filter_map(|name| name.strip_suffix(".weight"));
@@ -387,6 +396,8 @@ fn travels(name: &str) -> bool {
 enum Mark {
     /// What it said before.
     AsItIs,
+    /// The same but for the version of our files.
+    Version(u64),
     /// Nothing: they are dense.
     None,
     /// This.
@@ -397,9 +408,14 @@ impl Mark {
     /// A configuration with the mark; what is no configuration stays as it is.
     fn on(&self, bytes: Vec<u8>) -> Vec<u8> {
         const KEY: &str = "quantization_config";
+        const VERSION: &str = "format_version";
         let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes) else { return bytes };
         match self {
             Self::AsItIs => return bytes,
+            Self::Version(version) => match config.get_mut(KEY).and_then(|mark| mark.get_mut(VERSION)) {
+                Some(said) if *said != Value::from(*version) => *said = Value::from(*version),
+                _ => return bytes,
+            },
             Self::None => drop(config.shift_remove(KEY)),
             Self::Set(value) => drop(config.insert(KEY.to_owned(), value.clone())),
         }
@@ -448,6 +464,11 @@ mod tests {
         let ours = || br#"{"a":1,"quantization_config":{"quant_method":"quench"},"b":2}"#.to_vec();
         assert_eq!(Mark::None.on(ours()), b"{\n  \"a\": 1,\n  \"b\": 2\n}\n");
         assert_eq!(Mark::AsItIs.on(ours()), ours());
+        assert_eq!(Mark::Version(2).on(ours()), ours());
+        let versions = br#"{"quantization_config":{"format_version":1}}"#.to_vec();
+        assert_eq!(Mark::Version(1).on(versions.clone()), versions);
+        let newer = String::from_utf8(Mark::Version(2).on(versions)).unwrap();
+        assert!(newer.contains("\"format_version\": 2"), "{newer}");
         let set = Mark::Set(serde_json::json!({ "quant_method": "gptq" })).on(ours());
         let set: Value = serde_json::from_slice(&set).unwrap();
         assert_eq!((&set["quantization_config"]["quant_method"], &set["b"]), (&"gptq".into(), &2.into()));

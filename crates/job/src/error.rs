@@ -14,6 +14,28 @@ use crate::Container;
 /// An error of a job; each names the culprit and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
+    /// No machine of that name.
+    #[error("no machine {name:?}; did you mean {nearest:?}? `quench fit MODEL --device all` lists them")]
+    UnknownMachine {
+        /// What was asked for.
+        name: String,
+        /// The machine with the nearest name.
+        nearest: String,
+    },
+    /// A model without a cache of keys and values.
+    #[error("{} is a {kind}; only a language model is fitted to machines", .path.display())]
+    NoCache {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds.
+        kind: Kind,
+    },
+    /// A container in which codes cannot be entropy-coded.
+    #[error("{container} has no entropy-coded layers: choose quench or lsq, or leave --entropy-code out")]
+    NoEntropyCoding {
+        /// What was to be written.
+        container: Container,
+    },
     /// A file cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {

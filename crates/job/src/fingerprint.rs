@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use quench_checkpoint::{Folder, write_atomically};
+use quench_checkpoint::{Coding, Folder, write_atomically};
 use quench_quantize::Plan;
 use sha2::{Digest, Sha256};
 
@@ -16,7 +16,13 @@ pub(crate) struct Fingerprint(BTreeMap<String, String>);
 
 impl Fingerprint {
     /// - `inputs`: the checksum of the calibration inputs
-    pub(crate) fn new(source: &Folder, plan: &Plan, inputs: Sha256, device: &str) -> Result<Self, JobError> {
+    pub(crate) fn new(
+        source: &Folder,
+        plan: &Plan,
+        coding: Coding,
+        inputs: Sha256,
+        device: &str,
+    ) -> Result<Self, JobError> {
         let mut model = Sha256::new();
         for path in source.files() {
             let failed = |error| JobError::Read { path: path.to_owned(), source: error };
@@ -34,6 +40,7 @@ impl Fingerprint {
             ("device".into(), device.into()),
             ("model".into(), hex(model)),
             ("plan".into(), hex(Sha256::new_with_prefix(plan.to_toml()))),
+            ("coding".into(), format!("{coding:?}")),
             ("calibration".into(), hex(inputs)),
         ])))
     }

@@ -9,7 +9,7 @@ use quench_quantize::Ledger;
 use serde::Serialize;
 
 use crate::JobError;
-use crate::save::{GATES, LEDGER, RECIPE, elements};
+use crate::save::{self, GATES, LEDGER, RECIPE, elements};
 
 /// What is in a checkpoint.
 #[derive(Clone, Debug, Serialize)]
@@ -23,8 +23,11 @@ pub struct Inspection {
     pub bytes: u64,
     /// Parameters.
     pub parameters: u64,
-    /// Bits per weight over the packed layers.
+    /// Bits per weight over the packed layers, as they lie in the file.
     pub bits_per_weight: Option<f64>,
+    /// The same once they are decoded, where some are entropy-coded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoded_bits_per_weight: Option<f64>,
     /// Bits per parameter over everything.
     pub bits_per_parameter: f64,
     /// The name of the recipe, where the checkpoint says it.
@@ -52,6 +55,8 @@ pub struct Row {
     pub bytes: u64,
     /// Whether it is packed.
     pub packed: bool,
+    /// Whether its codes are entropy-coded.
+    pub entropy_coded: bool,
 }
 
 /// Reads the headers of a folder or of a single file; of another tool's dialect also the packed layers, since headers there do
@@ -82,6 +87,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
         layers.extend(coded.map(|coded| (layer, coded)));
     }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut decoded = 0;
     for name in source.names() {
         let Some(info) = source.info(name) else { continue };
         let owner = owners.get(name).map(String::as_str);
@@ -98,8 +104,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
                     output_snr_db: entry.and_then(|entry| entry.output_snr_db()),
                     bytes: 0,
                     packed: true,
+                    entropy_coded: false,
                 });
                 row.bytes += bytes;
+                let coded = source.manifest().coded.contains(name);
+                row.entropy_coded |= coded;
+                decoded += if coded { save::bytes(&info) } else { bytes };
             }
             None => {
                 rows.insert(
@@ -113,6 +123,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
                         output_snr_db: None,
                         bytes,
                         packed: false,
+                        entropy_coded: false,
                     },
                 );
             }
@@ -138,6 +149,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, JobError> {
         bytes,
         parameters,
         bits_per_weight: (packed > 0).then(|| bits(packed_bytes, packed)),
+        decoded_bits_per_weight: rows.iter().any(|row| row.entropy_coded).then(|| bits(decoded, packed)),
         bits_per_parameter: bits(bytes, parameters),
         recipe: metadata.get(RECIPE).cloned(),
         gates: metadata.get(GATES).cloned(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use quench_checkpoint::{CheckpointError, Folder, Source, Staging};
+use quench_checkpoint::{CheckpointError, Coding, Folder, Source, Staging};
 use quench_eval::{Candidate, EvalError, Measured};
 use quench_models::text::TextSource;
 use quench_models::{Decoder, Encoder, Kind, ResNet};
@@ -48,6 +48,8 @@ pub struct Job {
     pub overwrite: Overwrite,
     /// Go on from an unfinished run.
     pub resume: bool,
+    /// How the result keeps the codes of packed layers.
+    pub coding: Coding,
 }
 
 /// What to do with what is at the output already.
@@ -195,7 +197,7 @@ impl Job {
 
         let device = format!("{:?}", self.device);
         let work = staging.work();
-        let fingerprint = Fingerprint::new(dense, &plan, inputs.checksum, &device)?;
+        let fingerprint = Fingerprint::new(dense, &plan, self.coding, inputs.checksum, &device)?;
         let mark = work.join("job.json");
         if self.resume && mark.exists() {
             fingerprint.check(&mark, &partial(&work))?;
@@ -216,10 +218,10 @@ impl Job {
             error => error,
         })?;
         let mut direct = direct(&plan).filter(|_| tasks.is_some()).map(|plan| (plan, model.clone()));
-        let mut journal = DiskJournal::new(work.join("result"));
+        let mut journal = DiskJournal::new(work.join("result"), self.coding);
         let ledger = quantize(model, &plan, &inputs.batches, &mut journal, "quantize", observe).map_err(interrupted)?;
         if let Some((plan, model)) = &mut direct {
-            let mut journal = DiskJournal::new(work.join("direct"));
+            let mut journal = DiskJournal::new(work.join("direct"), self.coding);
             quantize(model, plan, &inputs.batches, &mut journal, "quantize directly", observe).map_err(interrupted)?;
         }
         seconds.quantize = clock.elapsed().as_secs_f64();
@@ -273,6 +275,7 @@ impl Job {
             gates: &verdict,
             card: &card(&report, M::KIND, &base),
             base_card: base.card.as_deref(),
+            coding: self.coding,
             max_shard_bytes: MAX_SHARD_BYTES,
         };
         save.write(&staging.model())?;
@@ -437,6 +440,7 @@ fn finished_sections(journal: &DiskJournal, plan: &Plan, model: &impl Model) -> 
 fn size(dense: &Folder, source: &dyn Source, sections: &[Folder], plan: &Plan) -> Size {
     let (parameters, dense_bytes) = save::extent(dense);
     let packed_bytes: u64 = sections.iter().map(|section| save::extent(section).1).sum();
+    let decoded_bytes: u64 = sections.iter().map(|section| save::decoded_bytes(section)).sum();
     let quantized = plan.layers.iter().filter(|layer| layer.treatment.is_some());
     let (mut weights, mut replaced) = (0, 0);
     for layer in quantized {
@@ -450,6 +454,7 @@ fn size(dense: &Folder, source: &dyn Source, sections: &[Folder], plan: &Plan) -
         compression: dense_bytes as f64 / bytes.max(1) as f64,
         compression_f32: 4.0 * parameters as f64 / bytes.max(1) as f64,
         bits_per_weight: 8.0 * packed_bytes as f64 / weights.max(1) as f64,
+        decoded_bits_per_weight: 8.0 * decoded_bytes as f64 / weights.max(1) as f64,
         bits_per_parameter: 8.0 * bytes as f64 / parameters.max(1) as f64,
         parameters,
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use quench_checkpoint::{Folder, Source, WEIGHTS, Writer, native};
+use quench_checkpoint::{Coding, Folder, Source, WEIGHTS, Writer, native};
 use quench_nn::Section;
 use quench_quantize::{Finished, Journal, Ledger};
 
@@ -15,14 +15,16 @@ const ENTRIES: &str = "quench.entries";
 #[derive(Debug)]
 pub(crate) struct DiskJournal {
     folder: PathBuf,
+    /// As in the result, so that its size is known before it is written.
+    coding: Coding,
     /// Sections that an earlier run had finished.
     pub(crate) resumed: usize,
 }
 
 impl DiskJournal {
     /// Keeps its sections in `folder`.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, resumed: 0 }
+    pub(crate) fn new(folder: PathBuf, coding: Coding) -> Self {
+        Self { folder, coding, resumed: 0 }
     }
 
     /// The folder of one section.
@@ -59,7 +61,7 @@ impl Journal for DiskJournal {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let folder = self.section(stage, section);
         std::fs::create_dir_all(&folder)?;
-        let mut writer = Writer::create(&folder, u64::MAX)?;
+        let mut writer = Writer::create(&folder, u64::MAX)?.with_coding(self.coding);
         let entries = layers.iter().map(|layer| layer.entry.clone()).collect();
         // TOML and not JSON, because `serde_json` may read back another last bit of a float.
         writer.metadata(ENTRIES, toml::to_string(&Ledger { entries })?);

@@ -63,8 +63,10 @@ pub struct Size {
     pub compression: f64,
     /// The same against weights of 32 bits.
     pub compression_f32: f64,
-    /// Bits per weight over the quantized layers, with scales, zero points and order.
+    /// Bits per weight over the quantized layers, with scales, zero points and order, and of entropy-coded ones tables and index.
     pub bits_per_weight: f64,
+    /// The same once entropy-coded codes are decoded, as they are in memory.
+    pub decoded_bits_per_weight: f64,
     /// Bits per parameter over the whole checkpoint.
     pub bits_per_parameter: f64,
     /// Parameters in all.

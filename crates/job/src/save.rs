@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use quench_checkpoint::{Folder, Source, TensorInfo, Writer, Written, dialect, native, write_atomically};
+use quench_checkpoint::{
+    CODED_VERSION, Coding, FORMAT_VERSION, Folder, Source, TensorInfo, Writer, Written, dialect, native,
+    write_atomically,
+};
 use quench_models::companion;
 use quench_quantize::{Ledger, Plan, Recipe};
 use serde_json::{Value, json};
@@ -52,6 +55,8 @@ pub(crate) struct Save<'a> {
     pub(crate) card: &'a str,
     /// That of the dense model.
     pub(crate) base_card: Option<&'a [u8]>,
+    /// How codes are kept.
+    pub(crate) coding: Coding,
     /// Largest shard in bytes.
     pub(crate) max_shard_bytes: u64,
 }
@@ -61,7 +66,7 @@ impl Save<'_> {
     ///
     /// Packed layers are copied from the journal and dense tensors from the source, one tensor at a time.
     pub(crate) fn write(&self, folder: &Path) -> Result<Written, JobError> {
-        let mut writer = Writer::create(folder, self.max_shard_bytes)?;
+        let mut writer = Writer::create(folder, self.max_shard_bytes)?.with_coding(self.coding);
         writer.metadata(RECIPE, self.recipe.name.clone());
         writer.metadata(LEDGER, serde_json::to_string(self.ledger).unwrap_or_default());
         writer.metadata(GATES, self.gates);
@@ -107,11 +112,19 @@ impl Save<'_> {
         }
         config["quantization_config"] = json!({
             "quant_method": "quench",
-            "format_version": quench_checkpoint::FORMAT_VERSION,
+            "format_version": version(self.coding),
             "recipe": self.recipe.name,
         });
         let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
         Ok(write_atomically(folder.join("config.json"), text.as_bytes())?)
+    }
+}
+
+/// The newest version of files of this coding.
+pub(crate) fn version(coding: Coding) -> u64 {
+    match coding {
+        Coding::Words => FORMAT_VERSION,
+        Coding::Entropy => CODED_VERSION,
     }
 }
 
@@ -120,10 +133,15 @@ pub(crate) fn first_packed(source: &Folder) -> Option<String> {
     dialect::layers(source).into_iter().next()
 }
 
-/// Parameters and bytes of a dense checkpoint.
+/// Elements of the tensors of a checkpoint, of packed ones those of their words; and the bytes that they take in its files.
 pub(crate) fn extent(source: &dyn Source) -> (u64, u64) {
-    let infos = source.names().into_iter().filter_map(|name| source.info(name));
-    infos.fold((0, 0), |(count, total), info| (count + elements(&info.shape), total + bytes(&info)))
+    let tensors = source.names().into_iter().filter_map(|name| source.info(name).zip(source.stored_bytes(name)));
+    tensors.fold((0, 0), |(count, total), (info, stored)| (count + elements(&info.shape), total + stored))
+}
+
+/// Bytes of the tensors of a checkpoint once they are decoded.
+pub(crate) fn decoded_bytes(source: &dyn Source) -> u64 {
+    source.names().into_iter().filter_map(|name| source.info(name)).map(|info| bytes(&info)).sum()
 }
 
 /// Elements of a tensor.

@@ -78,6 +78,7 @@ pub fn known_answers() -> Vec<Check> {
     [
         crate::coherence::checks(),
         of(crate::information::checks()),
+        crate::bounds::checks(),
         of(crate::latent::checks()),
         of(crate::hypercubicity::checks()),
         of(crate::threshold::checks()),

@@ -11,6 +11,7 @@
 //! - One model, by what is true: [`places`] of labels, [`spearman`] with people's scores, a linear [`Probe`].
 //! - Numbers on the host: what a scalar quantizer makes of samples ([`Sorted`], [`Steps`]), and what is the best that any
 //!   could do on a known [`Source`].
+//! - [`bounds`]: what nothing can do better.
 //! - [`Summary`] and [`Bootstrap`]: many values as a few numbers, with an interval; [`Value`]: a number with what is known about it.
 //! - [`topology`]: which pieces and loops a cloud of points has, and which of them surely survive a change.
 //! - [`hypercubicity`]: whether activations sit in the corners of a cube.
@@ -35,6 +36,7 @@
 //! # on(&Device::flex());
 //! ```
 
+pub mod bounds;
 mod check;
 mod classes;
 mod coherence;

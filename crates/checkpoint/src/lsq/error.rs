@@ -1,7 +1,7 @@
 //! What can be wrong with an `.lsq` file.
 
 use crate::header::LONGEST_HEADER;
-use crate::lsq::LSQ_VERSION;
+use crate::lsq::{LSQ_CODED_VERSION, LSQ_VERSION};
 
 /// An `.lsq` file that is refused. [`CheckpointError::Lsq`](crate::CheckpointError::Lsq) adds the file's name; a file that
 /// is cut short is [`CheckpointError::Truncated`](crate::CheckpointError::Truncated) and a part with a wrong checksum is
@@ -18,7 +18,7 @@ pub enum LsqError {
 
     /// The file is of a version not known here.
     #[error(
-        "it is in version {found} of the .lsq format, this Quench reads version {LSQ_VERSION}: use the Quench that wrote it, or a newer one"
+        "it is in version {found} of the .lsq format, this Quench reads versions {LSQ_VERSION} and {LSQ_CODED_VERSION}: use the Quench that wrote it, or a newer one"
     )]
     Version {
         /// The version it names.

@@ -10,8 +10,9 @@ use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as DtypeError;
 use serde::{Deserialize, Serialize};
 
+use crate::entropy;
 use crate::header::{Container, Header, LONGEST_HEADER, Range, check_length};
-use crate::lsq::{HEAD_BYTES, LSQ_VERSION, LsqError, MAGIC, Stored};
+use crate::lsq::{HEAD_BYTES, LSQ_CODED_VERSION, LSQ_VERSION, LsqError, MAGIC, Stored};
 use crate::manifest::{MANIFEST_KEY, Sha256Sum};
 use crate::native::{self, Piece};
 use crate::{CheckpointError, Layer, Manifest, TensorInfo};
@@ -52,13 +53,37 @@ pub(super) struct SpelledLayer {
 #[serde(deny_unknown_fields)]
 pub(super) struct SpelledPart {
     pub part: String,
+    /// How its bytes spell the codes, where they are not the codes themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coding: Option<SpelledCoding>,
     pub bytes: [u64; 2],
     pub sha256: Sha256Sum,
 }
 
+/// The coding of a part.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SpelledCoding {
+    Rans,
+}
+
+impl Spelled {
+    /// The version of what it holds.
+    fn version(&self) -> u32 {
+        let mut parts = self.layers.iter().flat_map(|layer| &layer.parts);
+        if parts.any(|part| part.coding.is_some()) { LSQ_CODED_VERSION } else { LSQ_VERSION }
+    }
+
+    /// The bytes of a file before its parts.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let text = serde_json::to_vec(self)?;
+        Ok([fixed(self.version(), &text), text].concat())
+    }
+}
+
 /// The fixed bytes before a JSON text.
-pub(super) fn fixed(text: &[u8]) -> Vec<u8> {
-    let (version, zero, length) = (LSQ_VERSION.to_le_bytes(), [0; 4], (text.len() as u64).to_le_bytes());
+pub(super) fn fixed(version: u32, text: &[u8]) -> Vec<u8> {
+    let (version, zero, length) = (version.to_le_bytes(), [0; 4], (text.len() as u64).to_le_bytes());
     [&MAGIC[..], &version, &zero, &length, &Sha256Sum::of(text).bytes()].concat()
 }
 
@@ -79,7 +104,7 @@ pub(crate) fn read(path: &Path, mut file: File, found: u64) -> Result<Header, Ch
     }
     let Some((version, rest)) = rest.split_first_chunk::<4>() else { return truncated(HEAD_BYTES) };
     let version = u32::from_le_bytes(*version);
-    if version != LSQ_VERSION {
+    if ![LSQ_VERSION, LSQ_CODED_VERSION].contains(&version) {
         return Err(refused(LsqError::Version { found: version }));
     }
     let Some((zero, rest)) = rest.split_first_chunk::<4>() else { return truncated(HEAD_BYTES) };
@@ -106,6 +131,11 @@ pub(crate) fn read(path: &Path, mut file: File, found: u64) -> Result<Header, Ch
     }
     let spelled: Spelled =
         serde_json::from_slice(&text).map_err(|error| refused(LsqError::Header { reason: error.to_string() }))?;
+    let expected = spelled.version();
+    if version != expected {
+        let reason = format!("it is of version {expected}, and the file says {version}");
+        return Err(refused(LsqError::Header { reason }));
+    }
     if spelled.metadata.contains_key(MANIFEST_KEY) {
         let reason = format!("the metadata key `{MANIFEST_KEY}` is not for this container");
         return Err(refused(LsqError::Header { reason }));
@@ -156,13 +186,23 @@ impl Parts {
         let coded = Layer { scheme, shape };
         let ordered = parts.iter().any(|part| part.part == Piece::Order.suffix());
         let mut expected = native::layout(&coded, ordered);
-        for SpelledPart { part, bytes, sha256 } in parts {
+        for SpelledPart { part, coding, bytes, sha256 } in parts {
             let Some(at) = expected.iter().position(|(piece, _)| piece.suffix() == part) else {
                 let reason = format!("part `{part}` is repeated, or none of a layer in {scheme}");
                 return Err(refused(path, name, reason));
             };
             let (piece, info) = expected.remove(at);
-            self.part(path, piece.name(&name), info, Stored::of(piece, &coded), bytes, sha256)?;
+            let stored = match coding {
+                None => Stored::of(piece, &coded),
+                Some(SpelledCoding::Rans) => match (piece, entropy::stored(&coded)) {
+                    (Piece::Codes, Some(stored)) => stored,
+                    _ => return Err(refused(path, name, format!("part `{part}` in {scheme} has no streams"))),
+                },
+            };
+            if matches!(stored, Stored::Rans { .. }) {
+                self.manifest.coded.insert(piece.name(&name));
+            }
+            self.part(path, piece.name(&name), info, stored, bytes, sha256)?;
         }
         if let Some((piece, _)) = expected.first() {
             let reason = format!("a layer in {scheme} has a part `{}`, found none", piece.suffix());
@@ -183,7 +223,12 @@ impl Parts {
         [begin, end]: [u64; 2],
         sha256: Sha256Sum,
     ) -> Result<(), CheckpointError> {
-        let Some(len) = stored.len(&info) else {
+        let len = match stored {
+            // As long as it is: what it decodes to is compared with the shape.
+            Stored::Rans { .. } => end.checked_sub(begin),
+            _ => stored.len(&info),
+        };
+        let Some(len) = len else {
             let reason = format!("shape {:?} takes no whole number of bytes below 2^64", info.shape);
             return Err(refused(path, name, reason));
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 8 bytes    89 4C 53 51 0D 0A 1A 0A
-//! 4 bytes    version, little-endian: 1
+//! 4 bytes    version, little-endian: 1, or 2 where codes are entropy-coded
 //! 4 bytes    zero
 //! 8 bytes    n, little-endian
 //! 32 bytes   SHA-256 of the next n bytes
@@ -30,7 +30,7 @@ pub(crate) use head::read;
 pub(crate) use shard::LsqShard;
 pub(crate) use stream::{Rows, to_words};
 
-use quench_format::{Packed, Scale};
+use quench_format::{Code, Packed, Scale};
 
 use crate::native::{self, Piece};
 use crate::{Layer, TensorInfo};
@@ -39,8 +39,11 @@ use crate::{Layer, TensorInfo};
 /// for text.
 pub const MAGIC: [u8; 8] = *b"\x89LSQ\r\n\x1a\n";
 
-/// The version written, and the only one read.
+/// The version that is written where no codes are entropy-coded.
 pub const LSQ_VERSION: u32 = 1;
+
+/// The version of a file with entropy-coded codes, which a reader of [`LSQ_VERSION`] refuses for its number.
+pub const LSQ_CODED_VERSION: u32 = 2;
 
 /// Bytes before the JSON.
 pub const HEAD_BYTES: u64 = 56;
@@ -55,6 +58,8 @@ pub(crate) enum Stored {
     Plain,
     /// As one string of codes, most significant bit first.
     Stream(Rows),
+    /// As a rANS stream ([`quench_format::rans`]) of the codes of a matrix.
+    Rans { code: Code, shape: [usize; 2] },
     /// In a GGUF file: rows in the order in which RoPE turns pairs of them, so many heads.
     Rotary { heads: usize },
 }
@@ -77,10 +82,10 @@ impl Stored {
         }
     }
 
-    /// Bytes in the file; `None` where they are more than a `u64` counts.
+    /// Bytes in the file, of a stream those of its codes unpacked; `None` where they are more than a `u64` counts.
     pub fn len(self, info: &TensorInfo) -> Option<u64> {
         match self {
-            Self::Plain | Self::Rotary { .. } => crate::source::byte_len(info.dtype, &info.shape),
+            Self::Plain | Self::Rans { .. } | Self::Rotary { .. } => crate::source::byte_len(info.dtype, &info.shape),
             Self::Stream(rows) => rows.byte_len(),
         }
     }

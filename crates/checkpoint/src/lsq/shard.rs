@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use crate::entropy;
 use crate::header::LONGEST_HEADER;
-use crate::lsq::head::{Spelled, SpelledLayer, SpelledPart, SpelledTensor, fixed};
-use crate::lsq::{LsqError, Stored, stream};
+use crate::lsq::head::{Spelled, SpelledCoding, SpelledLayer, SpelledPart, SpelledTensor};
+use crate::lsq::{HEAD_BYTES, LsqError, Stored, stream};
 use crate::manifest::Sha256Sum;
 use crate::native::{self, Piece};
 use crate::shard::Slot;
-use crate::{CheckpointError, Layer};
+use crate::{CheckpointError, Coding, Layer};
 
 /// A file of which the header is known but for its checksums, which take the same room whatever they are.
 pub(crate) struct LsqShard<'w, W> {
@@ -37,21 +38,21 @@ enum Entry {
 }
 
 impl<'w, W: Write + Seek> LsqShard<'w, W> {
-    /// Lays out the file in the order of `units`, each a dense tensor or the parts of a layer, and writes a header with
+    /// Lays out the file in the order of `units`, each a dense tensor or the parts of a layer and how its codes are kept, and writes a header with
     /// zeros for checksums.
     pub fn start<'u>(
         out: &'w mut W,
         target: PathBuf,
-        units: impl Iterator<Item = (&'u [Slot], Option<&'u (String, Layer)>)>,
+        units: impl Iterator<Item = (&'u [Slot], Option<&'u (String, Layer)>, Coding)>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self, CheckpointError> {
         let head = Spelled { metadata: metadata.clone(), tensors: Vec::new(), layers: Vec::new() };
         let mut shard = Self { out, target, head, places: BTreeMap::new(), data: 0 };
         let mut end = 0;
-        for (slots, layer) in units {
+        for (slots, layer, coding) in units {
             match layer {
                 None => slots.iter().for_each(|slot| shard.lay_dense(slot, &mut end)),
-                Some((name, coded)) => shard.lay_layer(slots, name, coded, &mut end),
+                Some((name, coded)) => shard.lay_layer(slots, name, coded, coding, &mut end),
             }
         }
         shard.data = shard.write_header()?;
@@ -71,28 +72,33 @@ impl<'w, W: Write + Seek> LsqShard<'w, W> {
         });
     }
 
-    fn lay_layer(&mut self, slots: &[Slot], name: &str, coded: &Layer, end: &mut u64) {
+    fn lay_layer(&mut self, slots: &[Slot], name: &str, coded: &Layer, coding: Coding, end: &mut u64) {
         let ordered = slots.iter().any(|slot| slot.name == Piece::Order.name(name));
         let mut parts = Vec::new();
         for (slot, (piece, info)) in slots.iter().zip(native::layout(coded, ordered)) {
-            let (begin, stored) = (*end, Stored::of(piece, coded));
-            // The native spelling of the part was counted before, and is no shorter.
-            *end += stored.len(&info).unwrap_or(slot.len);
+            let stream = entropy::stored(coded).filter(|_| coding == Coding::Entropy && piece == Piece::Codes);
+            let (begin, stored) = (*end, stream.unwrap_or_else(|| Stored::of(piece, coded)));
+            *end += match stored {
+                Stored::Rans { .. } => slot.len,
+                // The native spelling of the part was counted before, and is no shorter.
+                _ => stored.len(&info).unwrap_or(slot.len),
+            };
             let entry = Entry::Part(self.head.layers.len(), parts.len());
             self.places.insert(slot.name.clone(), Place { begin, stored, entry });
             let (part, sha256) = (piece.suffix().to_owned(), Sha256Sum::default());
-            parts.push(SpelledPart { part, bytes: [begin, *end], sha256 });
+            let coding = stream.map(|_| SpelledCoding::Rans);
+            parts.push(SpelledPart { part, coding, bytes: [begin, *end], sha256 });
         }
         let (name, scheme) = (name.to_owned(), coded.scheme.to_string());
         self.head.layers.push(SpelledLayer { name, scheme, shape: coded.shape, parts });
     }
 
-    /// Writes one tensor at its place, given as the native dialect spells it.
+    /// Writes one tensor at its place, given as the native dialect spells it, or as a stream.
     pub fn write(&mut self, slot: &Slot, bytes: &[u8]) -> Result<(), CheckpointError> {
         slot.check(bytes)?;
         let Place { begin, stored, entry } = &self.places[&slot.name];
         let packed = match *stored {
-            Stored::Plain | Stored::Rotary { .. } => None,
+            Stored::Plain | Stored::Rans { .. } | Stored::Rotary { .. } => None,
             Stored::Stream(rows) => Some(stream::from_words(bytes, rows)),
         };
         let bytes = packed.as_deref().unwrap_or(bytes);
@@ -116,12 +122,11 @@ impl<'w, W: Write + Seek> LsqShard<'w, W> {
 
     /// Gives the position after the header.
     fn write_header(&mut self) -> Result<u64, CheckpointError> {
-        let text = serde_json::to_vec(&self.head).map_err(|error| self.failed(error.into()))?;
-        let bytes = text.len() as u64;
+        let whole = self.head.to_bytes().map_err(|error| self.failed(error.into()))?;
+        let bytes = whole.len() as u64 - HEAD_BYTES;
         if bytes > LONGEST_HEADER {
             return Err(CheckpointError::Lsq { file: self.target.clone(), source: LsqError::HeaderTooLong { bytes } });
         }
-        let whole = [fixed(&text), text].concat();
         let written = self.out.seek(SeekFrom::Start(0)).and_then(|_| self.out.write_all(&whole));
         written.map_err(|source| self.failed(source))?;
         Ok(whole.len() as u64)

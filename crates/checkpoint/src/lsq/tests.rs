@@ -232,7 +232,7 @@ fn a_run_that_fails_or_is_stopped_leaves_the_file_as_it_was() {
 
 /// A file with this JSON, rightly summed, and these data.
 pub fn forge(json: &str, data: &[u8]) -> Vec<u8> {
-    [&fixed(json.as_bytes())[..], json.as_bytes(), data].concat()
+    [&fixed(LSQ_VERSION, json.as_bytes())[..], json.as_bytes(), data].concat()
 }
 
 /// Opens a file of these bytes and gives its error, which names the file.
@@ -277,9 +277,9 @@ fn the_head_is_checked() {
     assert!(matches!(error(&[&good[..], &[0]].concat()), E::TooLong { .. }));
     assert!(matches!(error(b"version https://git-lfs.github.com/spec/v1\n"), E::LfsPointer { .. }));
     assert!(matches!(set(0, b"PK"), LsqError::Magic { .. }));
-    let newer = set(8, &[2]);
-    assert_eq!(newer, LsqError::Version { found: 2 });
-    assert!(newer.to_string().contains("version 2") && newer.to_string().contains("a newer one"));
+    let newer = set(8, &[3]);
+    assert_eq!(newer, LsqError::Version { found: 3 });
+    assert!(newer.to_string().contains("version 3") && newer.to_string().contains("a newer one"));
     assert!(matches!(set(12, &[1]), LsqError::Header { .. }));
     assert_eq!(set(16, &u64::MAX.to_le_bytes()), LsqError::HeaderTooLong { bytes: u64::MAX });
     assert_eq!(set(24, &[0; 4]), LsqError::HeaderDamaged);

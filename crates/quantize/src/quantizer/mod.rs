@@ -125,6 +125,11 @@ impl Method {
         }
     }
 
+    /// Whether the columns of the result have an order that is stored.
+    pub fn stores_order(&self) -> bool {
+        matches!(self, Self::Gptq { order: Order::Activation, .. })
+    }
+
     /// How it finds scales.
     pub fn search(&self) -> ScaleSearch {
         match self {
