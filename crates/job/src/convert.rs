@@ -413,7 +413,7 @@ impl Mark {
         match self {
             Self::AsItIs => return bytes,
             Self::Version(version) => match config.get_mut(KEY).and_then(|mark| mark.get_mut(VERSION)) {
-                Some(said) if *said != Value::from(*version) => *said = Value::from(*version),
+                Some(said) if said.as_u64() != Some(*version) => *said = Value::from(*version),
                 _ => return bytes,
             },
             Self::None => drop(config.shift_remove(KEY)),

@@ -139,8 +139,8 @@ fn string_noise(bits: u32, state: u32, n: usize) -> f64 {
     let weights = Source::Gaussian.samples(n, 11);
     let mut encoder = trellis.encoder(LENGTH);
     let (mut words, scales) = (vec![0; trellis.words(LENGTH)], vec![trellis.gain(); LENGTH]);
-    let mut encode = |x: &[f32]| encoder.encode(Sequence { x, h: None, scales: &scales }, &mut words);
-    weights.chunks_exact(LENGTH).map(|x| encode(x)).sum::<f64>() / n as f64
+    let encode = |x: &[f32]| encoder.encode(Sequence { x, h: None, scales: &scales }, &mut words);
+    weights.chunks_exact(LENGTH).map(encode).sum::<f64>() / n as f64
 }
 
 /// Layers of Gaussian weights: 0 to 12 bits, whose errors weigh `h`; `count` weights each.

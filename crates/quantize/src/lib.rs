@@ -3,7 +3,7 @@
 //! A [`Recipe`] says what the user wants, in rules over layer names. [`Recipe::plan`] turns it into a [`Plan`]: one line
 //! per layer, which can be printed, edited and saved. [`run`] carries the plan out, block by block: it observes the inputs
 //! of a block ([`Stats`]), quantizes its weights ([`Method`]), and hands the outputs of the quantized block to the next.
-//! What was done and what it cost is in the [`Ledger`]. [`allocate`] divides a budget of bytes over layers by predicted damage.
+//! What was done and what it cost is in the [`Ledger`]. [`allocate()`] divides a budget of bytes over layers by predicted damage.
 
 pub mod allocate;
 mod balance;

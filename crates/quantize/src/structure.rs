@@ -103,7 +103,8 @@ mod tests {
     fn projections_do_nothing_twice_and_split_the_energy() {
         let w = gaussian(16, 16, 2);
         let group = cyclic(16);
-        let projections: [Box<dyn Fn(&Mat<f64>) -> Structured>; 4] = [
+        type Project<'a> = Box<dyn Fn(&Mat<f64>) -> Structured + 'a>;
+        let projections: [Project<'_>; 4] = [
             Box::new(|w| reynolds(w, &group)),
             Box::new(|w| kronecker(w, [4, 2])),
             Box::new(monarch),
