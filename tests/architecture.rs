@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
-    ("job", &["eval", "quantize", "models", "nn", "kernels", "checkpoint", "hub", "format"]),
+    ("job", &["eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
     (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
 ];
 

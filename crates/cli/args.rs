@@ -49,6 +49,8 @@ pub enum Command {
     Quantize(Box<Quantize>),
     /// Measure the perplexity of a model, and how far it is from its dense original
     Eval(Eval),
+    /// Make a model as small as asked for, mixing bits so that it stays as close as possible, and keep a floor
+    Compress(Compress),
     /// Predict how far quantized models are from a dense one, without running them
     Predict(Predict),
     /// Show what is in a checkpoint, layer by layer
@@ -247,6 +249,96 @@ pub struct Eval {
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Arguments of `quench compress`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+What every layer would cost with 2, 3, 4, 5, 6 and 8 bits is predicted from the curvature of the dense model; the bytes are divided so
+that the sum is small. Plans are measured, beside the largest uniform ones of as many bytes, and the best measured one is kept.
+
+Examples:
+  quench compress ./Llama-3.2-1B --ratio 8 --coherence 0.99 --calibration wiki.txt --eval held-out.txt --output ./llama-8x
+      Eight times smaller than with 32 bits, and exp(-KL) at least 0.99.
+  quench compress ./Llama-3.2-1B --bits 3.5 --min-agreement 0.9 --calibration wiki.txt --eval held-out.txt --output ./llama-3.5
+  quench compress ./resnet56 --ratio 10 --max-accuracy-drop 0.01 --calibration photos --eval photos-by-class --output ./resnet-10x
+
+{CODES}"))]
+pub struct Compress {
+    /// Folder of the dense model, hf:OWNER/NAME, or `spark`
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// Folder to make
+    #[arg(short, long, value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+
+    /// How many times smaller than with 32 bits a parameter
+    #[arg(short, long, value_name = "TIMES", conflicts_with_all = ["bits", "bytes"])]
+    pub ratio: Option<f64>,
+
+    /// Bits a parameter, over the whole file
+    #[arg(short, long, conflicts_with = "bytes")]
+    pub bits: Option<f64>,
+
+    /// Bytes of the weights' files
+    #[arg(long)]
+    pub bytes: Option<u64>,
+
+    #[command(flatten)]
+    pub floor: FloorArguments,
+
+    /// Calibration data [default: spark's own texts for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub calibration: Vec<TextSource>,
+
+    /// What plans are measured on [default: spark's own texts for spark]
+    #[arg(short, long, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub eval: Vec<TextSource>,
+
+    /// Windows scored per language
+    #[arg(long, default_value_t = 60, value_parser = positive)]
+    pub windows: usize,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Replace a result that is there already
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Write what was tried, and the report of the best, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What a result has to keep.
+#[derive(Debug, clap::Args)]
+pub struct FloorArguments {
+    /// Smallest allowed exp(-KL), 0 to 1
+    #[arg(long, conflicts_with = "max_kl")]
+    pub coherence: Option<f64>,
+
+    /// Largest allowed mean KL divergence, nats per token or image
+    #[arg(long)]
+    pub max_kl: Option<f64>,
+
+    /// Smallest allowed top-1 agreement, 0 to 1
+    #[arg(long)]
+    pub min_agreement: Option<f64>,
+
+    /// Largest allowed increase of perplexity, 0.01 for one percent
+    #[arg(long)]
+    pub max_perplexity_increase: Option<f64>,
+
+    /// Largest allowed drop of accuracy, 0.01 for one percent of the images
+    #[arg(long)]
+    pub max_accuracy_drop: Option<f64>,
 }
 
 /// Arguments of `quench predict`.

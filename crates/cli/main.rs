@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod compress;
 mod convert;
 mod device;
 mod devices;
@@ -62,6 +63,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Validate(arguments) => validate::run(arguments),
+        Command::Compress(arguments) => compress::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),

@@ -204,6 +204,6 @@ fn a_rotation_is_predicted_to_help_where_channels_stick_out() {
     let plan = plan(&model, "code = \"int4\"\ngroup = 64");
     let mut turned = model.clone();
     assert!(turned.turn_residual().unwrap());
-    assert!(rounding_gain(&mut model, &mut turned, &plan).unwrap() > 0.0);
-    assert_eq!(rounding_gain(&mut model.clone(), &mut model, &plan).unwrap(), 0.0);
+    assert!(rounding_gain(&mut model, &mut turned, &plan, &mut |_| ControlFlow::Continue(())).unwrap() > 0.0);
+    assert_eq!(rounding_gain(&mut model.clone(), &mut model, &plan, &mut |_| ControlFlow::Continue(())).unwrap(), 0.0);
 }

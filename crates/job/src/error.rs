@@ -158,6 +158,15 @@ pub enum JobError {
         /// What that is.
         other: Kind,
     },
+    /// What a plan is chosen by cannot be measured here.
+    #[error("the divergence is not evaluated: {0}")]
+    Unmeasured(String),
+    /// Plans are chosen by what is measured, and there is nothing to measure on.
+    #[error("there is nothing to measure plans on; give evaluation data")]
+    NoEvaluation,
+    /// No bytes can be divided over these layers.
+    #[error("{0}")]
+    Allocate(#[from] quench_quantize::AllocateError),
     /// A model that gives no distribution.
     #[error("{} is a {kind}, which gives vectors and no distribution; its divergence cannot be predicted, measure with `quench eval`", .path.display())]
     NoLogits {

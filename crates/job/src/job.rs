@@ -67,7 +67,7 @@ pub enum Overwrite {
 pub enum Step<'a> {
     /// A phase begins.
     Phase {
-        /// `"awq"`, `"smoothquant"`, `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
+        /// `"awq"`, `"smoothquant"`, `"transform"`, `"curvature"`, `"candidates"`, `"predict"`, `"attempt"`, `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
         name: &'static str,
         /// Steps in it.
         total: usize,
@@ -379,7 +379,8 @@ fn transform<M: Subject>(
             let mut applied = changed.transform(transform)?;
             let mut gain = None;
             if applied && transform.is_rotation() {
-                let predicted = rounding_gain(&mut model.clone(), &mut changed.clone(), plan)?;
+                let mut on = steps("transform", 1, observe);
+                let predicted = rounding_gain(&mut model.clone(), &mut changed.clone(), plan, &mut on)?;
                 (applied, gain) = (predicted > LEAST_GAIN, Some(predicted));
             }
             if applied {

@@ -4,6 +4,7 @@
 //! off is resumed with identical result, and it publishes the new folder by renaming, whole or not at all.
 
 mod card;
+mod compress;
 mod convert;
 mod error;
 mod evaluate;
@@ -19,6 +20,7 @@ mod save;
 mod subject;
 
 pub use card::layer_kind;
+pub use compress::{Attempt, Budget, Compressed, Compression, Verdict};
 pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
 pub use evaluate::Measurement;

@@ -109,7 +109,8 @@ impl Forecast {
         Ok(predictions)
     }
 
-    fn curvature<M: Subject>(&self, observe: Observe<'_>) -> Result<Curvature, JobError> {
+    /// The curvature of the dense model on the calibration data.
+    pub(crate) fn curvature<M: Subject>(&self, observe: Observe<'_>) -> Result<Curvature, JobError> {
         let device = self.device.clone().autodiff();
         let mut model = M::from_folder(&self.dense, &device)?;
         model.load_all().map_err(QuantizeError::from)?;
@@ -179,6 +180,6 @@ fn square(values: &[f32]) -> f64 {
     values.iter().map(|x| f64::from(*x).powi(2)).sum()
 }
 
-fn interrupt(flow: std::ops::ControlFlow<()>) -> Result<(), QuantizeError> {
+pub(crate) fn interrupt(flow: std::ops::ControlFlow<()>) -> Result<(), QuantizeError> {
     if flow.is_break() { Err(QuantizeError::Interrupted) } else { Ok(()) }
 }

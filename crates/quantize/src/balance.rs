@@ -270,18 +270,27 @@ impl Tap for Peaks {
 ///
 /// It looks at weights alone: a prediction that needs no data.
 ///
+/// - `observe`: called with every section; breaking out of it stops
+///
 /// # Errors
-/// Whatever the models or a quantizer report.
-pub fn rounding_gain<M: Model>(before: &mut M, after: &mut M, plan: &Plan) -> Result<f64, QuantizeError> {
+/// [`QuantizeError::Interrupted`] if `observe` broke off, and whatever the models or a quantizer report.
+pub fn rounding_gain<M: Model>(
+    before: &mut M,
+    after: &mut M,
+    plan: &Plan,
+    observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<f64, QuantizeError> {
     let (mut sum, mut count) = (0.0, 0.0);
-    for section in before.sections() {
+    let sections = before.sections();
+    let total = sections.len();
+    for (index, section) in sections.into_iter().enumerate() {
+        check(observe(Event::Section { section, stage: 0, index, total }))?;
         before.load(section)?;
         after.load(section)?;
         for (old, new) in before.open(section).into_iter().zip(after.open(section)) {
             let Some(treatment) = plan.treatment(&old.name) else { continue };
             let Some(target) = treatment.stages.last() else { continue };
-            let [rows, columns] = old.weight.shape();
-            let [old, new] = [old.weight, new.weight].map(|w| Matrix { rows, columns, values: host(w.val()) });
+            let [old, new] = [old.weight, new.weight].map(|weight| Matrix::of(weight));
             if old.values == new.values {
                 continue;
             }
@@ -289,10 +298,10 @@ pub fn rounding_gain<M: Model>(before: &mut M, after: &mut M, plan: &Plan) -> Re
                 ScaleSearch::Gram => Method::rtn(ScaleSearch::Mse),
                 search => Method::rtn(search),
             };
-            let [old, new] =
-                [snr(&section.to_string(), &old, method, *target)?, snr(&section.to_string(), &new, method, *target)?];
-            let weights = (rows * columns) as f64;
-            sum += weights * (new - old);
+            let name = section.to_string();
+            let [before, after] = [snr(&name, &old, method, *target)?, snr(&name, &new, method, *target)?];
+            let weights = old.values.len() as f64;
+            sum += weights * (after - before);
             count += weights;
         }
         before.release(section);
