@@ -81,12 +81,14 @@ fn layers_and_sites_fit_together() {
     let mut record = Record(Vec::new());
     encoder.forward(Sentences::new(&[&[4, 5, 6], &[7, 8]], &device), &mut record);
     let distinct: BTreeSet<&String> = record.0.iter().map(|(site, _)| site).collect();
-    assert_eq!((record.0.len(), distinct.len()), (12, 12));
+    // Four inputs and six outputs in each of three blocks.
+    assert_eq!((record.0.len(), distinct.len()), (12 + 18, 12 + 18));
     let layers = encoder.layers();
     assert_eq!(layers.len(), 1 + 6 * 3);
     for layer in &layers {
-        let width = record.0.iter().find(|(site, _)| *site == layer.site).map(|(_, width)| *width);
-        assert_eq!(width, layer.block.map(|_| layer.shape[1]), "{layer:?}");
+        let width_at = |name: &str| record.0.iter().find(|(site, _)| site == name).map(|(_, width)| *width);
+        assert_eq!(width_at(&layer.site), layer.block.map(|_| layer.shape[1]), "{layer:?}");
+        assert_eq!(width_at(&layer.output()), layer.block.map(|_| layer.shape[0]), "{layer:?}");
         let part = encoder.open(layer.section()).into_iter().find(|part| part.name == layer.name);
         assert_eq!(part.map(|part| part.weight.shape()), Some(layer.shape), "{layer:?}");
     }

@@ -239,8 +239,9 @@ fn layers_and_sites_fit_together() {
         let layers = decoder.layers();
         let mut record = Record(Vec::new());
         decoder.forward(ids(&golden.batch(), &device), &mut record);
-        // Four sites a block, the residual stream twice, and the head's input, each seen once.
-        assert_eq!(record.0.len(), 6 * decoder.blocks() + 1, "{family}");
+        // Four sites a block, the residual stream twice, the head's input, and what each layer gives, each seen once.
+        let giving = layers.iter().filter(|layer| layer.role != Role::Embedding).count();
+        assert_eq!(record.0.len(), 6 * decoder.blocks() + 1 + giving, "{family}");
         for layer in &layers {
             let width_at = |name: &str| record.0.iter().find(|(site, _)| site == name).map(|(_, width)| *width);
             if let Some(residual) = &layer.residual {
@@ -249,6 +250,7 @@ fn layers_and_sites_fit_together() {
             let width = width_at(&layer.site);
             let expected = (layer.role != Role::Embedding).then_some(layer.shape[1]);
             assert_eq!(width, expected, "{family}: {layer:?}");
+            assert_eq!(width_at(&layer.output()), expected.map(|_| layer.shape[0]), "{family}: {layer:?}");
             let part = decoder.open(layer.section()).into_iter().find(|part| part.name == layer.name);
             assert_eq!(part.map(|part| part.weight.shape()), Some(layer.shape), "{family}: {layer:?}");
         }

@@ -20,7 +20,7 @@ use quench_quantize::{
 use serde::Serialize;
 
 use crate::job::{Observe, Overwrite, Step};
-use crate::predict::{Forecast, interrupt};
+use crate::predict::{Forecast, interrupt, opened, usual};
 use crate::report::Report;
 use crate::subject::Subject;
 use crate::{Job, JobError, recipes, save};
@@ -176,7 +176,7 @@ impl Compression {
         staging: &Staging,
         observe: Observe<'_>,
     ) -> Result<Compressed, JobError> {
-        let (parameters, dense_bytes) = save::extent(dense);
+        let parameters = save::extent(dense).0;
         let budget = self.budget.bytes(parameters);
         let classes = 50_000.0_f64;
         let certificate = Floor::new(budget, parameters.max(1), classes.log2());
@@ -184,7 +184,8 @@ impl Compression {
         let ways = ways()?;
         let choices = self.choices::<M>(&ways, observe)?;
         let of_layers: u64 = choices.iter().map(|choice| choice.candidates[choice.candidates.len() - 1].bytes).sum();
-        let mut fixed = dense_bytes - of_layers + HEADER * dense.names().len() as u64;
+        let whole: M = opened(&self.model, &self.device)?;
+        let mut fixed = save::extent(whole.source().as_ref()).1 - of_layers + HEADER * dense.names().len() as u64;
         let smallest: u64 = choices.iter().filter_map(|choice| choice.candidates.iter().map(|c| c.bytes).min()).sum();
         if fixed + smallest > budget {
             let verdict = Verdict::TooSmall(fixed + smallest);
@@ -241,7 +242,7 @@ impl Compression {
             device: self.device.clone(),
         };
         let curvature = forecast.curvature::<M>(observe)?;
-        let mut model = M::from_folder(&self.model, &self.device)?;
+        let mut model: M = opened(&self.model, &self.device)?;
         let layers = model.layers();
         let total = layers.len();
         interrupt(observe(Step::Phase { name: "candidates", total }))?;
@@ -253,7 +254,8 @@ impl Compression {
             for (name, w) in weights {
                 interrupt(observe(Step::Progress { done, of: total, what: &name }))?;
                 let Some(layer) = layers.iter().find(|layer| layer.name == name) else { continue };
-                found.push(self.candidates::<M>(layer, &w, ways, &curvature)?);
+                let dense = model.source().info(&format!("{name}.weight")).map_or(0, |info| save::bytes(&info));
+                found.push(self.candidates::<M>(layer, &w, dense, ways, &curvature)?);
                 done += 1;
             }
             model.release(section);
@@ -261,10 +263,12 @@ impl Compression {
         Ok(found)
     }
 
+    /// - `dense`: bytes of the layer as it is stored
     fn candidates<M: Subject>(
         &self,
         layer: &LayerInfo,
         w: &Matrix,
+        dense: u64,
         ways: &[Way],
         curvature: &Curvature,
     ) -> Result<Choices, JobError> {
@@ -282,16 +286,14 @@ impl Compression {
             };
             candidates.push(Candidate { bytes: quantized.packed.storage_bits().div_ceil(8), damage, label });
         }
-        let dense = Folder::open(&self.model)?;
-        let bytes = dense.info(&format!("{}.weight", layer.name)).map_or(0, |info| save::bytes(&info));
-        candidates.push(Candidate { bytes, damage: 0.0, label: ways.len() });
+        candidates.push(Candidate { bytes: dense, damage: 0.0, label: ways.len() });
         Ok(Choices { layer: layer.clone(), candidates })
     }
 
     /// The divergence of the model with one weight in the place of its own.
     fn measured<M: Subject>(&self, layer: &LayerInfo, weight: Weight) -> Result<f64, JobError> {
-        let mut dense = M::from_folder(&self.model, &self.device)?;
-        let mut other = M::from_folder(&self.model, &self.device)?;
+        let mut dense: M = opened(&self.model, &self.device)?;
+        let mut other: M = opened(&self.model, &self.device)?;
         other.load_all().map_err(QuantizeError::from)?;
         for part in other.open(layer.section()) {
             if part.name == layer.name {
@@ -334,7 +336,7 @@ impl Compression {
         let base = recipes::find(recipes::DEFAULT)?;
         let plan = Plan {
             recipe: base.name.clone(),
-            transforms: Vec::new(),
+            transforms: usual::<M>(),
             sequential: base.calibration.sequential,
             layers: planned.collect(),
         };

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use quench_models::text::TextSource;
 use quench_models::{Decoder, Kind, ResNet};
 use quench_nn::{LayerInfo, Section};
-use quench_quantize::recipe::Calibration;
+use quench_quantize::recipe::{Calibration, Transform};
 use quench_quantize::{Curvature, Matrix, QuantizeError};
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,7 @@ impl Forecast {
 
     fn run_as<M: Subject>(&self, observe: Observe<'_>) -> Result<Vec<Prediction>, JobError> {
         let curvature = self.curvature::<M>(observe)?;
-        let mut dense = M::from_folder(&self.dense, &self.device)?;
+        let mut dense: M = opened(&self.dense, &self.device)?;
         let total = self.candidates.len();
         let mut predictions = Vec::with_capacity(total);
         interrupt(observe(Step::Phase { name: "predict", total }))?;
@@ -112,7 +112,7 @@ impl Forecast {
     /// The curvature of the dense model on the calibration data.
     pub(crate) fn curvature<M: Subject>(&self, observe: Observe<'_>) -> Result<Curvature, JobError> {
         let device = self.device.clone().autodiff();
-        let mut model = M::from_folder(&self.dense, &device)?;
+        let mut model: M = opened(&self.dense, &device)?;
         model.load_all().map_err(QuantizeError::from)?;
         let inputs = model.calibration(&self.dense, &self.calibration, &self.settings, &device)?;
         let total = inputs.batches.len();
@@ -152,6 +152,20 @@ impl Forecast {
         }
         Ok(found)
     }
+}
+
+/// The transforms that quantization of such a model usually begins with, and that need no data: batch norms folded.
+pub(crate) fn usual<M: Subject>() -> Vec<Transform> {
+    Transform::usual().into_iter().filter(|transform| M::TRANSFORMS.contains(transform)).collect()
+}
+
+/// A dense model as quantization usually finds it, after its [`usual`] transforms.
+pub(crate) fn opened<M: Subject>(folder: &Path, device: &Device) -> Result<M, JobError> {
+    let mut model = M::from_folder(folder, device)?;
+    for transform in usual::<M>() {
+        model.transform(transform)?;
+    }
+    Ok(model)
 }
 
 fn key(layer: &LayerInfo) -> (&str, [usize; 2]) {

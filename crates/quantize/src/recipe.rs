@@ -73,7 +73,7 @@ pub enum Transform {
 
 impl Transform {
     /// Those of a recipe that names none.
-    fn usual() -> Vec<Self> {
+    pub fn usual() -> Vec<Self> {
         vec![Self::FoldBatchNorms]
     }
 
