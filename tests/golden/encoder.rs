@@ -65,9 +65,10 @@ struct Record(Vec<(String, usize)>);
 impl Tap for Record {
     fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
         let dims = x.dims();
-        // The second sentence has one token less.
+        // The second sentence has one token less. What layers give for it has their bias, and is read by none.
         let last = x.clone().reshape([dims[0], dims[1], dims[D - 1]]).narrow(0, 1, 1).narrow(1, dims[1] - 1, 1);
-        assert!(values(last).iter().all(|value| *value == 0.0), "{site} sees padding");
+        let blank = values(last).iter().all(|value| *value == 0.0);
+        assert!(blank || site.ends_with(".output"), "{site} sees padding");
         self.0.push((site.to_owned(), dims[D - 1]));
         x
     }
