@@ -94,7 +94,13 @@ fn text(found: &Compressed, arguments: &Compress) -> String {
             ]
         })
         .collect();
-    let table = if cells.is_empty() { String::new() } else { table::markdown(columns, &cells) };
+    let table = match cells.is_empty() {
+        true => String::new(),
+        false => format!(
+            "{}KL in nats per label; predicted to second order, measured on the evaluation data\n\n",
+            table::markdown(columns, &cells)
+        ),
+    };
     let verdict = match &found.verdict {
         Verdict::Kept => "the floor is kept".to_owned(),
         Verdict::Missed(misses) => format!(
@@ -113,7 +119,5 @@ fn text(found: &Compressed, arguments: &Compress) -> String {
         Some(_) => format!("\nsaved in {}\n  quench inspect {0}", arguments.output.display()),
         None => String::new(),
     };
-    format!(
-        "{table}KL in nats per label; predicted to second order, measured on the evaluation data\n\n{verdict}{saved}\n"
-    )
+    format!("{table}{verdict}{saved}\n")
 }
