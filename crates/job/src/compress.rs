@@ -19,7 +19,7 @@ use quench_quantize::{
 };
 use serde::Serialize;
 
-use crate::job::{Observe, Overwrite, Step};
+use crate::job::{Observe, Overwrite, Step, windows};
 use crate::predict::{Forecast, interrupt, opened, usual};
 use crate::report::Report;
 use crate::subject::Subject;
@@ -140,13 +140,14 @@ impl Compression {
     ///
     /// # Errors
     /// Whatever is wrong with the model, the data or the output; [`JobError::NoLogits`] for a model without classes;
-    /// [`JobError::Interrupted`] if `observe` broke off.
+    /// [`JobError::BrokenOff`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Compressed, JobError> {
         match Kind::of(&self.model)? {
             Kind::Decoder => self.run_as::<Decoder>(observe),
             Kind::ResNet => self.run_as::<ResNet>(observe),
             kind @ Kind::Encoder => Err(JobError::NoLogits { path: self.model.clone(), kind }),
         }
+        .map_err(JobError::broken_off)
     }
 
     fn run_as<M: Subject>(&self, observe: Observe<'_>) -> Result<Compressed, JobError> {
@@ -255,7 +256,7 @@ impl Compression {
                 interrupt(observe(Step::Progress { done, of: total, what: &name }))?;
                 let Some(layer) = layers.iter().find(|layer| layer.name == name) else { continue };
                 let dense = model.source().info(&format!("{name}.weight")).map_or(0, |info| save::bytes(&info));
-                found.push(self.candidates::<M>(layer, &w, dense, ways, &curvature)?);
+                found.push(self.candidates::<M>(layer, &w, dense, ways, &curvature, observe)?);
                 done += 1;
             }
             model.release(section);
@@ -271,6 +272,7 @@ impl Compression {
         dense: u64,
         ways: &[Way],
         curvature: &Curvature,
+        observe: Observe<'_>,
     ) -> Result<Choices, JobError> {
         let gram = curvature.gram(&layer.name);
         let mut candidates = Vec::with_capacity(ways.len() + 1);
@@ -282,7 +284,7 @@ impl Compression {
             error.values.iter_mut().zip(&decoded).for_each(|(w, decoded)| *w = decoded - *w);
             let damage = match curvature.damage(&layer.name, &error) {
                 Some(damage) => damage,
-                None => self.measured::<M>(layer, Weight::packed(&quantized.packed, &self.device))?,
+                None => self.measured::<M>(layer, Weight::packed(&quantized.packed, &self.device), observe)?,
             };
             candidates.push(Candidate { bytes: quantized.packed.storage_bits().div_ceil(8), damage, label });
         }
@@ -291,7 +293,7 @@ impl Compression {
     }
 
     /// The divergence of the model with one weight in the place of its own.
-    fn measured<M: Subject>(&self, layer: &LayerInfo, weight: Weight) -> Result<f64, JobError> {
+    fn measured<M: Subject>(&self, layer: &LayerInfo, weight: Weight, observe: Observe<'_>) -> Result<f64, JobError> {
         let mut dense: M = opened(&self.model, &self.device)?;
         let mut other: M = opened(&self.model, &self.device)?;
         other.load_all().map_err(QuantizeError::from)?;
@@ -301,18 +303,12 @@ impl Compression {
             }
         }
         other.set_activations(Activations::F32);
-        let settings = self.settings(&dense);
+        let settings = windows(&self.settings, &dense);
         let tasks = dense.tasks(&self.model, &self.evaluation, &settings)?;
         let mut contestants = [Contestant { name: layer.name.clone(), model: &mut other }];
-        let mut on = |_, _| std::ops::ControlFlow::Continue(());
+        let mut on = |done, of| observe(Step::Batches { done, of });
         let found = M::measure(&mut dense, &mut contestants, &tasks, &settings, &self.device, &mut on)?;
         found.measure(Gate::MaxKl, None).map(|estimate| estimate.value).map_err(JobError::Unmeasured)
-    }
-
-    fn settings(&self, model: &impl Subject) -> Evaluation {
-        let context = model.context().unwrap_or(usize::MAX);
-        let (length, stride) = (self.settings.length.min(context), self.settings.stride.min(context));
-        Evaluation { length, stride, ..self.settings.clone() }
     }
 
     /// Carries a plan out.
@@ -534,6 +530,30 @@ mod tests {
         assert_eq!(factors, [1.0, 2.0, 1.0]);
         correct(&mut factors, &choices(), &[0, 0, 2], 5.0);
         assert_eq!(factors, [0.5, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn a_search_that_is_broken_off_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let model = quench_models::spark::unpack().unwrap();
+        let text = home.path().join("text.txt");
+        fs::write(&text, "Once upon a time there was a dog. ".repeat(6000)).unwrap();
+        let texts: Vec<TextSource> = vec![text.to_str().unwrap().parse().unwrap()];
+        let compression = Compression {
+            model,
+            output: home.path().join("out"),
+            budget: Budget::Ratio(6.0),
+            floor: Gates::default(),
+            calibration: texts.clone(),
+            evaluation: texts,
+            settings: Evaluation::default(),
+            device: Device::flex(),
+            overwrite: Overwrite::Refuse,
+        };
+        let error = compression.run(&mut |_| std::ops::ControlFlow::Break(())).unwrap_err();
+        assert!(matches!(error, JobError::BrokenOff) && error.exit_code() == 130, "{error}");
+        let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["text.txt"]);
     }
 
     #[test]

@@ -262,13 +262,27 @@ pub enum JobError {
         /// The folder of the unfinished run.
         path: PathBuf,
     },
+    /// The user asked to stop what cannot be gone on from.
+    #[error("interrupted; nothing was kept")]
+    BrokenOff,
 }
 
 impl JobError {
+    /// An interruption, of whatever part, of work of which nothing is kept; every other error as it is.
+    pub(crate) fn broken_off(self) -> Self {
+        match self {
+            Self::Interrupted { .. }
+            | Self::Quantize(QuantizeError::Interrupted)
+            | Self::Eval(EvalError::Interrupted)
+            | Self::Checkpoint(CheckpointError::Stopped { .. }) => Self::BrokenOff,
+            other => other,
+        }
+    }
+
     /// The process exit code: 130 for an interruption, 2 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Interrupted { .. } | Self::Checkpoint(CheckpointError::Stopped { .. }) => 130,
+            Self::Interrupted { .. } | Self::BrokenOff | Self::Checkpoint(CheckpointError::Stopped { .. }) => 130,
             _ => 2,
         }
     }

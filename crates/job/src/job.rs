@@ -188,7 +188,7 @@ impl Job {
         let clock = Instant::now();
         let base = Base::of(&self.model)?;
         let inputs = self.inputs(&plan, model)?;
-        let settings = self.settings(model);
+        let settings = windows(&self.recipe.evaluation, model);
         let tasks = match self.evaluation.is_empty() {
             true => None,
             false => Some(model.tasks(&self.model, &self.evaluation, &settings)?),
@@ -306,13 +306,6 @@ impl Job {
         }
     }
 
-    /// How the recipe measures, in windows that the model's context can hold.
-    fn settings(&self, model: &impl Subject) -> Evaluation {
-        let settings = &self.recipe.evaluation;
-        let context = model.context().unwrap_or(usize::MAX);
-        Evaluation { length: settings.length.min(context), stride: settings.stride.min(context), ..settings.clone() }
-    }
-
     fn compare<M: Subject>(
         &self,
         quantized: &mut M,
@@ -332,6 +325,12 @@ impl Job {
             result => result,
         }
     }
+}
+
+/// How to measure, in windows that the model's context can hold.
+pub(crate) fn windows(settings: &Evaluation, model: &impl Subject) -> Evaluation {
+    let context = model.context().unwrap_or(usize::MAX);
+    Evaluation { length: settings.length.min(context), stride: settings.stride.min(context), ..settings.clone() }
 }
 
 /// The progress of an evaluation as steps of a job.

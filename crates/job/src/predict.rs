@@ -86,13 +86,14 @@ impl Forecast {
     ///
     /// # Errors
     /// Whatever is wrong with the models or the data; [`JobError::NoLogits`] for a model without classes;
-    /// [`QuantizeError::Interrupted`] if `observe` broke off.
+    /// [`JobError::BrokenOff`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Vec<Prediction>, JobError> {
         match Kind::of(&self.dense)? {
             Kind::Decoder => self.run_as::<Decoder>(observe),
             Kind::ResNet => self.run_as::<ResNet>(observe),
             kind @ Kind::Encoder => Err(JobError::NoLogits { path: self.dense.clone(), kind }),
         }
+        .map_err(JobError::broken_off)
     }
 
     fn run_as<M: Subject>(&self, observe: Observe<'_>) -> Result<Vec<Prediction>, JobError> {
