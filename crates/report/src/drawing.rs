@@ -162,7 +162,8 @@ impl Frame {
             [value, low, high]
         };
         let bars = figure.series.iter().any(|series| series.style == Style::Bars);
-        let levels = figure.lines.iter().filter_map(|line| if let Line::Level { y, .. } = line { Some(*y) } else { None });
+        let levels =
+            figure.lines.iter().filter_map(|line| if let Line::Level { y, .. } = line { Some(*y) } else { None });
         let uprights =
             figure.lines.iter().filter_map(|line| if let Line::Upright { x, .. } = line { Some(*x) } else { None });
         let xs = data().flat_map(|datum| with(datum.x_range, datum.x)).chain(figure.x.with).chain(uprights);
@@ -236,8 +237,13 @@ impl Figure {
             marks.push(mark(path(vec![(frame.left, y), (right, y)], 1.0, Dash::Whole), Ink::Grid, ""));
             text(marks, (frame.left - 6.0, y), &shortened(label, 24), Anchor::End);
         }
-        let corners =
-            vec![(frame.left, frame.top), (frame.left, bottom), (right, bottom), (right, frame.top), (frame.left, frame.top)];
+        let corners = vec![
+            (frame.left, frame.top),
+            (frame.left, bottom),
+            (right, bottom),
+            (right, frame.top),
+            (frame.left, frame.top),
+        ];
         marks.push(mark(path(corners, 1.0, Dash::Whole), Ink::Axis, ""));
         text(marks, (frame.left + frame.width / 2.0, bottom + 30.0), &self.x.label, Anchor::Middle);
         let at = (11.0, frame.top + frame.height / 2.0);
@@ -278,7 +284,8 @@ impl Figure {
                 let (left, width) = (from.min(at.0), (from - at.0).abs());
                 let stroke = Stroke::Rectangle { from: (left, at.1 - 5.0), size: (width, 10.0) };
                 marks.push(mark(stroke, ink, &datum.label));
-                let over = ranges.into_iter().flatten().map(|points| mark(path(points, 2.0, Dash::Whole), Ink::Text, ""));
+                let over =
+                    ranges.into_iter().flatten().map(|points| mark(path(points, 2.0, Dash::Whole), Ink::Text, ""));
                 marks.extend(over);
             } else {
                 marks.extend(ranges.into_iter().flatten().map(|points| mark(path(points, 1.2, Dash::Whole), ink, "")));

@@ -163,8 +163,12 @@ mod tests {
         table.rows.push(vec![Cell::text("</td>\""), Cell::Nothing, Cell::Value(0.25)]);
         let html = table.without_empty_columns().html(Some("rows"));
         assert!(html.contains("<caption>c &amp; d</caption>"), "{html}");
-        assert!(html.contains("<th scope=\"col\">&lt;a&gt;</th><th scope=\"col\" class=\"number\">kl <small>nats</small>"));
-        assert!(html.contains("<th scope=\"row\">&lt;/td&gt;&quot;</th><td class=\"number\"><data value=\"0.25\">0.2500</data></td>"));
+        assert!(
+            html.contains("<th scope=\"col\">&lt;a&gt;</th><th scope=\"col\" class=\"number\">kl <small>nats</small>")
+        );
+        assert!(html.contains(
+            "<th scope=\"row\">&lt;/td&gt;&quot;</th><td class=\"number\"><data value=\"0.25\">0.2500</data></td>"
+        ));
         assert!(html.contains("badge predicted") && html.contains("<tbody id=\"rows\">"));
     }
 }

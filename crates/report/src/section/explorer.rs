@@ -82,7 +82,10 @@ impl Section for Explorer {
     }
 
     fn groups(all: &[Self]) -> Vec<Group> {
-        all.iter().enumerate().map(|(at, one)| Group { title: one.title.clone(), parts: vec![Part::Explorer(at, one.clone())] }).collect()
+        all.iter()
+            .enumerate()
+            .map(|(at, one)| Group { title: one.title.clone(), parts: vec![Part::Explorer(at, one.clone())] })
+            .collect()
     }
 }
 
@@ -118,7 +121,10 @@ impl Explorer {
         Figure {
             id: format!("{id}-{parameter}-{column}"),
             title: format!("{} over {}", of.name, over.name),
-            description: format!("{} ({}) over {} for the chosen setting; the table has all numbers.", of.name, of.evidence, over.name),
+            description: format!(
+                "{} ({}) over {} for the chosen setting; the table has all numbers.",
+                of.name, of.evidence, over.name
+            ),
             x: Axis::new(label(&over.name, &over.unit), scale(over.logarithmic)),
             y: Axis::new(label(&of.name, &of.unit), scale(of.logarithmic)),
             series: vec![Series { name: String::new(), style: Style::Points, slot: 7, data: data.collect() }],

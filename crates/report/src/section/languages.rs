@@ -78,8 +78,7 @@ impl Languages {
 
     fn figure(&self, (id, title, unit, of): (&str, &str, &str, Of)) -> Option<Figure> {
         // The first language stands on top.
-        let rows: Vec<(&Language, &Number)> =
-            self.rows.iter().rev().filter_map(|row| Some((row, of(row)?))).collect();
+        let rows: Vec<(&Language, &Number)> = self.rows.iter().rev().filter_map(|row| Some((row, of(row)?))).collect();
         if rows.is_empty() {
             return None;
         }

@@ -74,8 +74,22 @@ impl Layers {
     fn group(&self) -> Group {
         use Evidence::{Measured, Predicted};
         let figures: [(&str, &str, &str, Of, Scale, Evidence); 6] = [
-            ("weights", "Error of the weights", "signal-to-noise ratio, dB", |l| l.weight_snr_db, Scale::Linear, Measured),
-            ("output", "Error of the outputs, by this layer alone", "signal-to-noise ratio, dB", |l| l.output_snr_db, Scale::Linear, Measured),
+            (
+                "weights",
+                "Error of the weights",
+                "signal-to-noise ratio, dB",
+                |l| l.weight_snr_db,
+                Scale::Linear,
+                Measured,
+            ),
+            (
+                "output",
+                "Error of the outputs, by this layer alone",
+                "signal-to-noise ratio, dB",
+                |l| l.output_snr_db,
+                Scale::Linear,
+                Measured,
+            ),
             (
                 "arriving",
                 "Error of the outputs, with all layers before",
@@ -84,7 +98,14 @@ impl Layers {
                 Scale::Linear,
                 Measured,
             ),
-            ("relative", "Relative error of the weights", "‖Ŵ − W‖ / ‖W‖", |l| l.relative_error, Scale::Linear, Measured),
+            (
+                "relative",
+                "Relative error of the weights",
+                "‖Ŵ − W‖ / ‖W‖",
+                |l| l.relative_error,
+                Scale::Linear,
+                Measured,
+            ),
             ("bits", "Bits", "bits per weight", |l| l.bits, Scale::Linear, Measured),
             ("kl", "What each layer costs", "KL divergence, nats per label", |l| l.predicted_kl, Scale::Log, Predicted),
         ];

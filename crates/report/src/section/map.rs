@@ -59,12 +59,16 @@ impl Map {
         let places = |places: &[[f64; 2]]| {
             places.iter().enumerate().map(|(at, [x, y])| Datum::named(*x, *y, self.name(at))).collect()
         };
-        let pairs = self.before.iter().zip(&self.after).flat_map(|pair| <[_; 2]>::from(pair).map(|[x, y]| Datum::at(*x, *y)));
+        let pairs =
+            self.before.iter().zip(&self.after).flat_map(|pair| <[_; 2]>::from(pair).map(|[x, y]| Datum::at(*x, *y)));
         let series = |name: &str, style, slot, data| Series { name: name.to_owned(), style, slot, data };
         let figure = Figure {
             id: format!("map-{}", slug(&self.title)),
             title: format!("{}, before and after", self.title),
-            description: format!("{} vectors in the plane, each joined with where it is after quantization.", self.before.len()),
+            description: format!(
+                "{} vectors in the plane, each joined with where it is after quantization.",
+                self.before.len()
+            ),
             x: Axis::new(&self.axes[0], Scale::Linear),
             y: Axis::new(&self.axes[1], Scale::Linear),
             series: vec![

@@ -67,12 +67,8 @@ impl Section for Prediction {
 impl Prediction {
     fn datum(&self) -> Option<Datum> {
         let measured = self.measured.as_ref()?;
-        let label = format!(
-            "{}: predicted {}, measured {}",
-            self.name,
-            rounded(self.predicted.value),
-            rounded(measured.value)
-        );
+        let label =
+            format!("{}: predicted {}, measured {}", self.name, rounded(self.predicted.value), rounded(measured.value));
         Some(Datum {
             x_range: self.predicted.range(),
             y_range: measured.range(),

@@ -91,7 +91,8 @@ impl Section for Rates {
 
     fn check(&self) -> Result<(), ReportError> {
         error::finite(&self.title, "a rate", self.points.iter().map(|point| &point.rate))?;
-        let bounds = self.bounds.iter().flat_map(|bound| bound.points.iter().flat_map(|(rate, quality)| [rate, quality]));
+        let bounds =
+            self.bounds.iter().flat_map(|bound| bound.points.iter().flat_map(|(rate, quality)| [rate, quality]));
         error::finite(&self.title, "a bound", bounds)
     }
 

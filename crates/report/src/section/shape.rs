@@ -130,10 +130,7 @@ impl Shape {
         let (before, after) = (&self.before[at], &self.after[at]);
         let mut lines = vec![Line::Diagonal { above: 0.0, name: String::new() }];
         if let Some(bound) = &self.bound {
-            lines.push(Line::Diagonal {
-                above: 2.0 * bound.value,
-                name: "above: surely kept (certified)".to_owned(),
-            });
+            lines.push(Line::Diagonal { above: 2.0 * bound.value, name: "above: surely kept (certified)".to_owned() });
         }
         Figure {
             id: format!("shape-{}-{}", slug(&self.title), before.dimension),

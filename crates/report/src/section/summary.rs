@@ -178,7 +178,16 @@ impl Run {
 
 fn measures(all: &[Run]) -> Table {
     let plain = Head::plain;
-    let head = vec![plain("run"), plain("of"), plain("value"), plain("unit"), plain("evidence"), plain("samples"), plain("by"), plain("chance")];
+    let head = vec![
+        plain("run"),
+        plain("of"),
+        plain("value"),
+        plain("unit"),
+        plain("evidence"),
+        plain("samples"),
+        plain("by"),
+        plain("chance"),
+    ];
     let mut table = Table::new("What is known of the whole model", head);
     for (run, measure) in all.iter().flat_map(|run| run.measures.iter().map(move |measure| (run, measure))) {
         let Measure { name, unit, number } = measure;
@@ -199,7 +208,16 @@ fn measures(all: &[Run]) -> Table {
 
 fn gates(all: &[Run]) -> Table {
     let plain = Head::plain;
-    let head = vec![plain("run"), plain("gate"), plain("language"), plain("limit"), plain("found"), plain("evidence"), plain("verdict"), plain("remark")];
+    let head = vec![
+        plain("run"),
+        plain("gate"),
+        plain("language"),
+        plain("limit"),
+        plain("found"),
+        plain("evidence"),
+        plain("verdict"),
+        plain("remark"),
+    ];
     let mut table = Table::new("Gates", head);
     for (run, gate) in all.iter().flat_map(|run| run.gates.iter().map(move |gate| (run, gate))) {
         table.rows.push(vec![
