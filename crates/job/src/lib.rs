@@ -5,6 +5,7 @@
 
 mod card;
 mod convert;
+pub mod document;
 mod error;
 mod evaluate;
 mod fingerprint;
@@ -23,5 +24,5 @@ pub use error::JobError;
 pub use evaluate::Measurement;
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
-pub use predict::{Forecast, LayerPrediction, Prediction, TRUSTED_ERROR, TRUSTED_KL};
+pub use predict::{Forecast, LayerPrediction, Predicted, Prediction, Predictions, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};
