@@ -45,7 +45,7 @@ pub(crate) fn html(document: &Document, chapters: &[Chapter]) -> String {
         let mut table = Table::new("Where the numbers come from", vec![Head::plain("file"), Head::plain("written by")]);
         table.rows =
             document.inputs.iter().map(|input| vec![Cell::text(&input.file), Cell::text(&input.kind)]).collect();
-        let _ = write!(out, "<details><summary>Inputs</summary>{}</details>\n", table.html(None));
+        let _ = writeln!(out, "<details><summary>Inputs</summary>{}</details>", table.html(None));
     }
     let version = escape::text(&document.version);
     let _ = write!(
@@ -66,7 +66,7 @@ fn section(out: &mut String, Chapter { about, groups }: &Chapter) {
     let About { id, title, text, .. } = about;
     let _ =
         write!(out, "<section id=\"{id}\" aria-labelledby=\"{id}-heading\">\n<h2 id=\"{id}-heading\">{title}</h2>\n");
-    let _ = write!(out, "<p class=\"about\">{}</p>\n", escape::text(text));
+    let _ = writeln!(out, "<p class=\"about\">{}</p>", escape::text(text));
     for (at, group) in groups.iter().enumerate() {
         self::group(out, group, at == 0, groups.len() > 1);
     }
@@ -78,9 +78,9 @@ fn group(out: &mut String, Group { title, parts }: &Group, first: bool, several:
     let title = escape::text(title);
     if several {
         let open = if first { " open=\"open\"" } else { "" };
-        let _ = write!(out, "<details class=\"group\"{open}><summary>{title}</summary>\n");
+        let _ = writeln!(out, "<details class=\"group\"{open}><summary>{title}</summary>");
     } else if !title.is_empty() {
-        let _ = write!(out, "<h3>{title}</h3>\n");
+        let _ = writeln!(out, "<h3>{title}</h3>");
     }
     let mut figures = false;
     for part in parts {
@@ -91,7 +91,7 @@ fn group(out: &mut String, Group { title, parts }: &Group, first: bool, several:
         }
         match part {
             Part::Text(text) => {
-                let _ = write!(out, "<p>{}</p>\n", escape::text(text));
+                let _ = writeln!(out, "<p>{}</p>", escape::text(text));
             }
             Part::Figure(figure) => self::figure(out, figure),
             Part::Table(table) => out.push_str(&table.html(None)),
@@ -114,7 +114,7 @@ fn figure(out: &mut String, figure: &Figure) {
 
 fn folded(out: &mut String, table: &Table, id: Option<&str>) {
     let caption = escape::text(&table.caption);
-    let _ = write!(out, "<details><summary>Table: {caption}</summary>{}</details>\n", table.html(id));
+    let _ = writeln!(out, "<details><summary>Table: {caption}</summary>{}</details>", table.html(id));
 }
 
 /// Sliders, the place of the curve and of what is found. The script fills in rows of the table below and draws in the frames, which
@@ -128,11 +128,11 @@ fn explorer(out: &mut String, at: usize, explorer: &Explorer) {
         let labels: Vec<String> = values.iter().map(|value| rounded(*value)).collect();
         let first = rows.first().and_then(|row| values.iter().position(|value| *value == row.at[place])).unwrap_or(0);
         let (name, unit) = (escape::text(&parameter.name), escape::text(&parameter.unit));
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<p><label for=\"{id}-slider-{place}\">{name}</label><input type=\"range\" id=\"{id}-slider-{place}\" min=\"0\" \
              max=\"{}\" step=\"1\" value=\"{first}\" data-labels=\"{}\" aria-valuetext=\"{}\"/>\
-             <output for=\"{id}-slider-{place}\">{}</output> <small>{unit}</small></p>\n",
+             <output for=\"{id}-slider-{place}\">{}</output> <small>{unit}</small></p>",
             values.len().saturating_sub(1),
             labels.join("|"),
             labels.get(first).map_or("", String::as_str),
@@ -175,9 +175,9 @@ fn explorer(out: &mut String, at: usize, explorer: &Explorer) {
     for column in columns {
         let (name, unit) = (escape::text(&column.name), escape::text(&column.unit));
         let badge = badge(Evidence::clone(&column.evidence));
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{name} <small>{unit}</small> {badge}</th><td class=\"number\">–</td></tr>\n"
+            "<tr><th scope=\"row\">{name} <small>{unit}</small> {badge}</th><td class=\"number\">–</td></tr>"
         );
     }
     out.push_str("</tbody></table><p class=\"missing\" hidden=\"hidden\">Nothing was computed for this setting.</p></div>\n</div>\n");

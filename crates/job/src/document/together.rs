@@ -101,8 +101,11 @@ fn setting(report: &Report) -> Option<(String, [f64; 2])> {
     Some((first.method.clone(), [f64::from(code.bits()), f64::from(columns.get())]))
 }
 
+/// Bits and columns of a group, and what came of them.
+type Setting<'a> = ([f64; 2], &'a Run);
+
 fn settings(document: &Document, reports: &[Report]) -> Vec<Explorer> {
-    let mut found_of: BTreeMap<(String, String), Vec<([f64; 2], &Run)>> = BTreeMap::new();
+    let mut found_of: BTreeMap<(String, String), Vec<Setting<'_>>> = BTreeMap::new();
     for report in reports {
         let Some((method, at)) = setting(report) else { continue };
         let output = name(&report.output);
@@ -120,7 +123,7 @@ fn settings(document: &Document, reports: &[Report]) -> Vec<Explorer> {
         .collect()
 }
 
-fn explorer(title: &str, rows: &[([f64; 2], &Run)]) -> Explorer {
+fn explorer(title: &str, rows: &[Setting<'_>]) -> Explorer {
     let column = |name: &str, unit: &str, logarithmic| Column {
         name: name.to_owned(),
         unit: unit.to_owned(),
@@ -138,7 +141,7 @@ fn explorer(title: &str, rows: &[([f64; 2], &Run)]) -> Explorer {
         column("quantized layers", "bits per weight", false),
         column("compression", "times", false),
     ];
-    let row = |(at, run): &([f64; 2], &Run)| {
+    let row = |(at, run): &Setting<'_>| {
         let value = |name| found(run, name).map(|number| number.value).filter(|value| value.is_finite());
         let size = run.size.as_ref();
         let found = vec![
