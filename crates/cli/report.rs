@@ -89,7 +89,7 @@ fn read_all(arguments: &Report, own: &Path) -> anyhow::Result<Document> {
                     let name = format!("{}, evaluated", model(&scores.model));
                     let mut found = document::measured(&name, &scores.comparison);
                     for run in &mut found.runs {
-                        run.model = scores.against.as_ref().map_or(String::new(), |dense| dense.display().to_string());
+                        run.model = scores.against.as_deref().map_or(String::new(), model);
                     }
                     ("quench eval", found)
                 }

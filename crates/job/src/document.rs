@@ -52,7 +52,7 @@ pub fn report(report: &Report) -> Document {
     // The first candidate is the result; what was measured beside it, direct quantization of a cascade, has no size.
     let run = &mut document.runs[0];
     run.name.clone_from(&name);
-    run.model = report.model.display().to_string();
+    run.model = self::name(&report.model);
     run.recipe.clone_from(&report.recipe.name);
     run.device.clone_from(&report.device);
     run.size = Some(size);

@@ -168,8 +168,8 @@ impl Frame {
             figure.lines.iter().filter_map(|line| if let Line::Upright { x, .. } = line { Some(*x) } else { None });
         let xs = data().flat_map(|datum| with(datum.x_range, datum.x)).chain(figure.x.with).chain(uprights);
         let ys = data().flat_map(|datum| with(datum.y_range, datum.y)).chain(figure.y.with).chain(levels);
-        let x = Ruler::new(&figure.x.scale, xs.chain(bars.then_some(0.0)));
-        let y = Ruler::new(&figure.y.scale, ys);
+        let x = Ruler::new(&figure.x.scale, xs.chain(bars.then_some(0.0))).with_ticks(&figure.x.ticks);
+        let y = Ruler::new(&figure.y.scale, ys).with_ticks(&figure.y.ticks);
         let widest = y.ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(1).min(24);
         let left = 30.0 + ADVANCE * widest as f64;
         let height = match &figure.y.scale {

@@ -30,12 +30,14 @@ pub struct Axis {
     pub scale: Scale,
     /// A number that it must show, beside those of the series.
     pub with: Option<f64>,
+    /// Where its labels are; empty for round numbers.
+    pub ticks: Vec<f64>,
 }
 
 impl Axis {
     /// An axis whose range is that of the series.
     pub fn new(label: impl Into<String>, scale: Scale) -> Self {
-        Self { label: label.into(), scale, with: None }
+        Self { label: label.into(), scale, with: None, ticks: Vec::new() }
     }
 
     /// A linear one that begins at 0.

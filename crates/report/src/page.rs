@@ -16,6 +16,9 @@ const SCRIPT: &str = include_str!("explorer.js");
 /// Nothing may be asked for, from anywhere; style and script are those of the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
+/// Up to so many groups of a section are unfolded; of more, the first.
+const OPEN: usize = 3;
+
 /// The whole file.
 pub(crate) fn html(document: &Document, chapters: &[Chapter]) -> String {
     let title = if document.title.is_empty() { "Report" } else { &document.title };
@@ -54,7 +57,6 @@ pub(crate) fn html(document: &Document, chapters: &[Chapter]) -> String {
          <script type=\"application/json\" id=\"report-data\">{}</script>\n",
         escape::json(&document.json())
     );
-    // In XML as in HTML, where it is not text.
     if !document.explorers.is_empty() {
         let _ = write!(out, "<script>\n{SCRIPT}</script>\n");
     }
@@ -68,16 +70,16 @@ fn section(out: &mut String, Chapter { about, groups }: &Chapter) {
         write!(out, "<section id=\"{id}\" aria-labelledby=\"{id}-heading\">\n<h2 id=\"{id}-heading\">{title}</h2>\n");
     let _ = writeln!(out, "<p class=\"about\">{}</p>", escape::text(text));
     for (at, group) in groups.iter().enumerate() {
-        self::group(out, group, at == 0, groups.len() > 1);
+        self::group(out, group, at == 0 || groups.len() <= OPEN, groups.len() > 1);
     }
     out.push_str("</section>\n");
 }
 
-/// Where there are several groups, those after the first are folded.
-fn group(out: &mut String, Group { title, parts }: &Group, first: bool, several: bool) {
+/// Where there are several groups, each can be folded.
+fn group(out: &mut String, Group { title, parts }: &Group, open: bool, several: bool) {
     let title = escape::text(title);
     if several {
-        let open = if first { " open=\"open\"" } else { "" };
+        let open = if open { " open=\"open\"" } else { "" };
         let _ = writeln!(out, "<details class=\"group\"{open}><summary>{title}</summary>");
     } else if !title.is_empty() {
         let _ = writeln!(out, "<h3>{title}</h3>");

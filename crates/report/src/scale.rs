@@ -46,6 +46,14 @@ impl Ruler {
         Self { log, low, high, ticks }
     }
 
+    /// Labels at these numbers, if there are any.
+    pub(crate) fn with_ticks(self, ticks: &[f64]) -> Self {
+        if ticks.is_empty() {
+            return self;
+        }
+        Self { ticks: ticks.iter().map(|tick| (*tick, crate::rounded(*tick))).collect(), ..self }
+    }
+
     /// Where `number` is, 0 to 1 inside the range; `None` if it has no place.
     pub(crate) fn place(&self, number: f64) -> Option<f64> {
         let number = if self.log { number.log10() } else { number };

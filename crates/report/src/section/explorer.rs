@@ -118,6 +118,8 @@ impl Explorer {
         let scale = |logarithmic| if logarithmic { Scale::Log } else { Scale::Linear };
         let label = |name: &str, unit: &str| if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") };
         let data = self.rows.iter().filter_map(|row| Some(Datum::at(row.at[parameter], row.found[column]?)));
+        // The values themselves, where they are few.
+        let ticks = Some(self.values(parameter)).filter(|values| values.len() <= 8).unwrap_or_default();
         Figure {
             id: format!("{id}-{parameter}-{column}"),
             title: format!("{} over {}", of.name, over.name),
@@ -125,7 +127,7 @@ impl Explorer {
                 "{} ({}) over {} for the chosen setting; the table has all numbers.",
                 of.name, of.evidence, over.name
             ),
-            x: Axis::new(label(&over.name, &over.unit), scale(over.logarithmic)),
+            x: Axis { ticks, ..Axis::new(label(&over.name, &over.unit), scale(over.logarithmic)) },
             y: Axis::new(label(&of.name, &of.unit), scale(of.logarithmic)),
             series: vec![Series { name: String::new(), style: Style::Points, slot: 7, data: data.collect() }],
             lines: Vec::new(),

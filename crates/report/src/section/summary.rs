@@ -136,16 +136,16 @@ fn sizes(all: &[Run]) -> Table {
     let counted = |name, unit| Head::of(name, unit, Evidence::Measured);
     let head = vec![
         Head::plain("run"),
+        Head::plain("gates"),
         Head::plain("dense model"),
         Head::plain("recipe"),
-        Head::plain("device"),
         counted("size before", "bytes"),
         counted("size after", "bytes"),
         counted("compression", "times"),
         counted("against 32 bits", "times"),
         counted("quantized layers", "bits per weight"),
         counted("whole model", "bits per parameter"),
-        Head::plain("gates"),
+        Head::plain("device"),
     ];
     let mut table = Table::new("Models and sizes", head);
     for run in all {
@@ -153,16 +153,16 @@ fn sizes(all: &[Run]) -> Table {
         let size = |of: fn(&Size) -> f64| Cell::value(run.size.as_ref().map(of));
         table.rows.push(vec![
             Cell::text(&run.name),
+            run.verdict().map_or(Cell::Nothing, Cell::Verdict),
             words(&run.model),
             words(&run.recipe),
-            words(&run.device),
             size(|size| size.dense_bytes as f64),
             size(|size| size.bytes as f64),
             size(|size| size.compression),
             size(|size| size.compression_f32),
             size(|size| size.bits_per_weight),
             size(|size| size.bits_per_parameter),
-            run.verdict().map_or(Cell::Nothing, Cell::Verdict),
+            words(&run.device),
         ]);
     }
     table.without_empty_columns()
