@@ -174,6 +174,8 @@ fn model(folder: &Path) -> String {
 /// Codes at their bits; limits of theory, which have no zeros to count, are bounds.
 fn rates(report: &snr::Report) -> Rates {
     let mut bounds: Vec<Bound> = Vec::new();
+    // Of samples of a named source the bounds are those of its density; of a model, of what its weights look like.
+    let evidence = if report.weights.ends_with(" source") { Evidence::Certified } else { Evidence::Measured };
     let mut points = Vec::new();
     for row in report.rows.iter().filter(|row| row.snr_db.is_finite()) {
         let place = (row.bits_per_weight, row.snr_db);
@@ -185,7 +187,7 @@ fn rates(report: &snr::Report) -> Rates {
         }
         match bounds.iter_mut().find(|bound| bound.name == row.quantizer) {
             Some(bound) => bound.points.push(place),
-            None => bounds.push(Bound { name: row.quantizer.clone(), points: vec![place] }),
+            None => bounds.push(Bound { name: row.quantizer.clone(), evidence, points: vec![place] }),
         }
     }
     Rates {

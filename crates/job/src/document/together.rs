@@ -32,7 +32,7 @@ pub(super) fn gaussian_bounds(last: f64) -> Vec<Bound> {
         (0..=24).map(|k| 1.0 + (last - 1.0) * f64::from(k) / 24.0).map(|r| (r, of(r))).collect()
     };
     let widths = 1..=last as u32;
-    let bound = |name: &str, points| Bound { name: name.to_owned(), points };
+    let bound = |name: &str, points| Bound { name: name.to_owned(), evidence: Evidence::Certified, points };
     vec![
         bound("Shannon, Gaussian", curve(&|rate| Source::Gaussian.shannon_db(rate))),
         bound("entropy-coded, Gaussian", curve(&|rate| Source::Gaussian.entropy_coded_db(rate))),

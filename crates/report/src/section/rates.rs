@@ -38,12 +38,14 @@ pub struct Measure {
     pub logarithmic: bool,
 }
 
-/// A curve that a theorem gives, for a source whose law is known; of evidence `certified` for that source.
+/// A curve that a theorem gives for a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bound {
     /// Its name and source: `Shannon, Gaussian`.
     pub name: String,
+    /// `certified` where the law of the source is known, `measured` where it was estimated from samples.
+    pub evidence: Evidence,
     /// `(rate, quality)`, by ascending rate.
     pub points: Vec<(f64, f64)>,
 }
@@ -117,7 +119,7 @@ impl Rates {
 
     fn group(&self) -> Group {
         let bounds = self.bounds.iter().enumerate().map(|(slot, bound)| Series {
-            name: format!("{} (certified)", bound.name),
+            name: format!("{} ({})", bound.name, bound.evidence),
             style: Style::Dashed,
             slot: 7 - slot % 3,
             data: bound.points.iter().map(|(rate, quality)| Datum::at(*rate, *quality)).collect(),
@@ -172,20 +174,23 @@ impl Rates {
                 parts.push(Part::Fallback(table));
             }
         }
-        if !self.bounds.is_empty() {
+        for evidence in [Evidence::Certified, Evidence::Measured, Evidence::Predicted] {
+            let bounds = self.bounds.iter().filter(|bound| bound.evidence == evidence);
             let head = vec![
                 Head::plain("bound"),
                 Head::plain(format!("{}, {}", self.rate.name, self.rate.unit)),
-                Head::of(&self.quality.name, &self.quality.unit, Evidence::Certified),
+                Head::of(&self.quality.name, &self.quality.unit, evidence),
             ];
-            let mut table = Table::new(format!("{}: bounds", self.title), head);
-            for bound in &self.bounds {
+            let mut table = Table::new(format!("{}: bounds, {evidence}", self.title), head);
+            for bound in bounds {
                 let row = |(rate, quality): &(f64, f64)| {
                     vec![Cell::text(&bound.name), Cell::Value(*rate), Cell::Value(*quality)]
                 };
                 table.rows.extend(bound.points.iter().map(row));
             }
-            parts.push(Part::Fallback(table));
+            if !table.rows.is_empty() {
+                parts.push(Part::Fallback(table));
+            }
         }
         Group { title: self.title.clone(), parts }
     }
