@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 
-PLAYWRIGHT = "playwright==1.56.0"
+PLAYWRIGHT = "playwright==1.65.2"
 HOME = pathlib.Path(os.environ.get("QUENCH_BROWSER", pathlib.Path.home() / ".cache" / "quench-browser"))
 
 
