@@ -132,7 +132,9 @@ fn cell_html(cell: &Cell, first: bool) -> String {
         Cell::Value(value) => format!("{open} class=\"number\">{}{close}", data(*value)),
         Cell::Number(number) => {
             let interval = number.interval.map_or(String::new(), |interval| {
-                format!(" <small>{} to {}</small>", data(interval.low), data(interval.high))
+                let usual = (interval.level - 0.95).abs() < 1e-9;
+                let level = if usual { String::new() } else { format!(" ({} %)", percent(interval.level)) };
+                format!(" <small>{} to {}{level}</small>", data(interval.low), data(interval.high))
             });
             format!("{open} class=\"number\">{}{interval}{close}", data(number.value))
         }
@@ -147,6 +149,11 @@ pub(crate) fn data(value: f64) -> String {
     format!("<data value=\"{value:?}\">{}</data>", rounded(value))
 }
 
+/// A level of confidence in percent.
+fn percent(level: f64) -> String {
+    rounded((1e6 * level).round() / 1e4)
+}
+
 /// How a number came about, as a word in a frame.
 pub(crate) fn badge(evidence: Evidence) -> String {
     format!("<span class=\"badge {evidence}\">{evidence}</span>")
@@ -155,6 +162,13 @@ pub(crate) fn badge(evidence: Evidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unusual_level_is_said() {
+        let of = |level| cell_html(&Cell::Number(Number::new(2.5, Evidence::Measured).between(2.0, 3.0, level)), false);
+        assert!(of(0.95).ends_with("</data></small></td>"), "{}", of(0.95));
+        assert!(of(0.9).ends_with("</data> (90 %)</small></td>"), "{}", of(0.9));
+    }
 
     #[test]
     fn cells_are_escaped_and_empty_columns_left_out() {

@@ -32,7 +32,7 @@ impl Section for Map {
     const ABOUT: About = About {
         id: "maps",
         title: "Map of the vectors",
-        text: "The vectors in the plane in which the dense ones are widest; a line joins where a vector was and where it is. What is near \
+        text: "The vectors in the plane of the two directions that the axes name; a line joins where a vector was and where it is. What is near \
                in the plane may be far apart in the other dimensions.",
         from: "a document with \"maps\"",
     };

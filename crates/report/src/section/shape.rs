@@ -132,6 +132,9 @@ impl Shape {
         if let Some(bound) = &self.bound {
             lines.push(Line::Diagonal { above: 2.0 * bound.value, name: "above: surely kept (certified)".to_owned() });
         }
+        let pairs = || before.pairs.iter().chain(&after.pairs);
+        let first = pairs().map(|(birth, _)| *birth).reduce(f64::min);
+        let last = pairs().map(|(_, death)| *death).reduce(f64::max);
         Figure {
             id: format!("shape-{}-{}", slug(&self.title), before.dimension),
             title: format!("{} of {} before and after", before.name(), self.title),
@@ -141,8 +144,9 @@ impl Shape {
                 before.name(),
                 after.pairs.len()
             ),
-            x: Axis { with: Some(0.0), ..Axis::new("birth, distance", Scale::Linear) },
-            y: Axis { with: Some(0.0), ..Axis::new("death, distance", Scale::Linear) },
+            // The same range on both, so that the diagonal is one.
+            x: Axis { with: last, ..Axis::new("birth, distance", Scale::Linear) },
+            y: Axis { with: first, ..Axis::new("death, distance", Scale::Linear) },
             series: vec![series("before (measured)", before, 4), series("after (measured)", after, 5)],
             lines,
         }

@@ -114,8 +114,8 @@ impl Section for Run {
         id: "runs",
         title: "Summary",
         text: "Each number is measured (by running both models, or by counting bytes), predicted (by a formula, from the dense model and \
-               the errors of the weights) or certified (by a theorem whose premises were computed); no column mixes them. Intervals are of \
-               95 % where nothing else is said. Limits were given.",
+               the errors of the weights) or certified (by a theorem whose premises were computed): a \
+               column is of one of them, or each row says of which. Intervals are of 95 % where nothing else is said. Limits were given.",
         from: "quench quantize --json, quench eval --json",
     };
 
