@@ -10,10 +10,11 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("format", &[]),
     ("hub", &[]),
     ("metrics", &[]),
+    ("report", &[]),
     ("checkpoint", &["format"]),
     ("cpu", &["format"]),
     ("kernels", &["cpu", "format"]),
@@ -21,15 +22,15 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
-    ("job", &["eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
-    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
+    ("job", &["eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format", "report"]),
+    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format", "report"]),
 ];
 
 /// The root package: library facade and command line.
 const ROOT: &str = "quench";
 
-/// Crates that know bytes and no tensors.
-const WITHOUT_BURN: [&str; 3] = ["format", "hub", "checkpoint"];
+/// Crates that know bytes or text, and no tensors.
+const WITHOUT_BURN: [&str; 4] = ["format", "hub", "checkpoint", "report"];
 
 /// What belongs to the command line alone; a library reports typed errors and prints nothing.
 const CLI_ONLY: [&str; 6] = ["anyhow", "clap", "comfy-table", "ctrlc", "indicatif", "plotters"];

@@ -53,6 +53,8 @@ pub enum Command {
     Compress(Compress),
     /// Predict how far quantized models are from a dense one, without running them
     Predict(Predict),
+    /// Make one HTML file with plots of what other commands have written as JSON
+    Report(Report),
     /// Show what is in a checkpoint, layer by layer
     Inspect(Inspect),
     /// Write a checkpoint again in another container
@@ -404,6 +406,39 @@ pub struct Predict {
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Arguments of `quench report`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+The page is one file that asks for nothing from the network. Beside it lies a JSON file with the same numbers, which can be given to
+`quench report` again, together with others. Sections without data are left out; which those are, and what fills them, is printed.
+
+Examples:
+  quench report quantized.json
+      What `quench quantize --json quantized.json` wrote, as report.html and report.json.
+  quench report int3.json int4.json int8.json predict.json --output llama.html
+      Several jobs make curves over the size, and an explorer with sliders.
+  quench report results --output results.html --figures figures
+      All JSON files of a folder; every plot as SVG and PNG as well.
+
+{CODES}"))]
+pub struct Report {
+    /// What `quench quantize`, `eval`, `predict` or `snr` wrote with --json, reports, and folders with such files
+    #[arg(required = true, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
+    pub inputs: Vec<PathBuf>,
+
+    /// The page; the numbers are written beside it, with the ending .json
+    #[arg(short, long, default_value = "report.html", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+
+    /// Write every plot as SVG and as PNG into this folder
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub figures: Option<PathBuf>,
+
+    /// The heading [default: the names of the dense models]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
 }
 
 /// Arguments of `quench validate`.

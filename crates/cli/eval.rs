@@ -8,7 +8,7 @@ use quench::eval::Measured;
 use quench::job::{Measurement, Step};
 use quench::models::text::TextSource;
 use quench::quantize::recipe::Evaluation;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Eval;
 use crate::failure::Outcome;
@@ -18,15 +18,17 @@ use crate::progress::Progress;
 use crate::{table, texts};
 
 /// What `--json` writes.
-#[derive(Debug, Serialize)]
-struct Scores {
-    version: &'static str,
-    model: PathBuf,
-    against: Option<PathBuf>,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Scores {
+    version: String,
+    /// The model that was measured.
+    pub model: PathBuf,
+    /// The dense one.
+    pub against: Option<PathBuf>,
     settings: Evaluation,
     activations: String,
     /// The model beside its dense original; without one, what is called dense is the model itself.
-    comparison: Measured,
+    pub comparison: Measured,
 }
 
 /// Measures and prints a table.
@@ -69,7 +71,14 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
         let Measurement { settings, activations, .. } = measurement;
         let (model, against, activations) =
             (arguments.model.clone(), arguments.against.clone(), activations.to_string());
-        json.write(&Scores { version: env!("CARGO_PKG_VERSION"), model, against, settings, activations, comparison })?;
+        json.write(&Scores {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model,
+            against,
+            settings,
+            activations,
+            comparison,
+        })?;
     }
     Ok(Outcome::Done)
 }

@@ -21,11 +21,13 @@ mod json;
 mod layers;
 mod measure;
 mod model;
+mod picture;
 mod plot;
 mod predict;
 mod progress;
 mod quantize;
 mod recipes;
+mod report;
 mod rivals;
 mod snr;
 mod summary;
@@ -65,6 +67,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

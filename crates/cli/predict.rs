@@ -1,14 +1,12 @@
 //! `quench predict`: how far quantized models are from a dense one, without running them.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use quench::eval::Gate;
-use quench::job::{Forecast, Measurement, Prediction, Step};
+use quench::eval::{Estimate, Gate};
+use quench::job::{Forecast, Measurement, Predicted, Prediction, Predictions, Step};
 use quench::kernels::Activations;
 use quench::quantize::recipe::{Calibration, Evaluation};
-use serde::Serialize;
 
 use crate::args::Predict;
 use crate::failure::Outcome;
@@ -18,25 +16,6 @@ use crate::model::{self, Texts};
 use crate::progress::Progress;
 use crate::table::Column::{Number, Text};
 use crate::{table, texts};
-
-/// What `--json` writes.
-#[derive(Debug, Serialize)]
-struct Predictions {
-    version: &'static str,
-    dense: PathBuf,
-    settings: Calibration,
-    predictions: Vec<Row>,
-}
-
-/// One model.
-#[derive(Debug, Serialize)]
-struct Row {
-    #[serde(flatten)]
-    prediction: Prediction,
-    doubt: Option<String>,
-    /// With `--eval`, what it is, in nats per label.
-    measured_kl: Option<f64>,
-}
 
 /// Predicts, measures if asked to, and prints a table.
 pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
@@ -75,11 +54,13 @@ pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
     };
     let mut rows = Vec::new();
     for prediction in forecast.run(&mut observe)? {
-        let measured_kl = match &arguments.eval[..] {
+        let measured = match &arguments.eval[..] {
             [] => None,
             data => Some(measure(&forecast, &prediction, texts::sources(data)?, arguments, &mut observe)?),
         };
-        rows.push(Row { doubt: prediction.doubt(), prediction, measured_kl });
+        let (measured_kl, measured_interval) =
+            (measured.map(|estimate| estimate.value), measured.and_then(|estimate| estimate.interval));
+        rows.push(Predicted { doubt: prediction.doubt(), prediction, measured_kl, measured_interval });
     }
     progress.end();
 
@@ -91,7 +72,7 @@ pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
     }
     if let Some(json) = json {
         let Forecast { dense, settings, .. } = forecast;
-        json.write(&Predictions { version: env!("CARGO_PKG_VERSION"), dense, settings, predictions: rows })?;
+        json.write(&Predictions { version: env!("CARGO_PKG_VERSION").to_owned(), dense, settings, predictions: rows })?;
     }
     Ok(Outcome::Done)
 }
@@ -102,7 +83,7 @@ fn measure(
     data: Vec<quench::models::text::TextSource>,
     arguments: &Predict,
     observe: quench::job::Observe<'_>,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Estimate> {
     let settings = Evaluation { length: arguments.length, stride: arguments.length, ..Evaluation::default() };
     let measurement = Measurement {
         model: prediction.model.clone(),
@@ -113,15 +94,14 @@ fn measure(
         activations: Activations::F32,
         device: forecast.device.clone(),
     };
-    let estimate = measurement.run(observe)?.measure(Gate::MaxKl, None).map_err(anyhow::Error::msg)?;
-    Ok(estimate.value)
+    measurement.run(observe)?.measure(Gate::MaxKl, None).map_err(anyhow::Error::msg)
 }
 
 fn name(prediction: &Prediction) -> String {
     prediction.model.file_name().unwrap_or(prediction.model.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn summary(rows: &[Row]) -> String {
+fn summary(rows: &[Predicted]) -> String {
     let columns = [
         Text("model"),
         Number("bits"),

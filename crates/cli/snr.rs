@@ -8,7 +8,7 @@ use quench::checkpoint::{Dtype, Folder, Source as _};
 use quench::format::Bits;
 use quench::hub::Reference;
 use quench::metrics::Source;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Snr;
 use crate::failure::Outcome;
@@ -92,25 +92,29 @@ impl FromStr for Origin {
 }
 
 /// What `--json` writes.
-#[derive(Debug, Serialize)]
-struct Report {
-    version: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    version: String,
     /// What was compared on, in words.
-    weights: String,
-    rows: Vec<Row>,
+    pub weights: String,
+    /// Each quantizer at each width.
+    pub rows: Vec<Row>,
 }
 
 /// One quantizer at one width.
-#[derive(Debug, Serialize)]
-struct Row {
-    quantizer: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name.
+    pub quantizer: String,
     bits: u32,
-    bits_per_weight: f64,
-    snr_db: f64,
+    /// With scales.
+    pub bits_per_weight: f64,
+    /// Of the weights.
+    pub snr_db: f64,
     /// Absent for limits of theory.
-    zero_fraction: Option<f64>,
+    pub zero_fraction: Option<f64>,
     /// The parameters that were found, where there were any and a single matrix.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     chosen: String,
 }
 
@@ -134,7 +138,7 @@ pub fn run(arguments: &Snr) -> anyhow::Result<Outcome> {
         rows.extend(arguments.bits.each().filter_map(|bits| row(rival, &matrices, bits)));
     }
     progress.end();
-    let report = Report { version: env!("CARGO_PKG_VERSION"), weights, rows };
+    let report = Report { version: env!("CARGO_PKG_VERSION").to_owned(), weights, rows };
     table::print(&text(&report, arguments.bits))?;
     if let Some(json) = json {
         json.write(&report)?;
@@ -159,7 +163,7 @@ fn row(rival: Rival, matrices: &[Matrix], bits: Bits) -> Option<Row> {
     let noise =
         scores.iter().zip(matrices).map(|(score, matrix)| matrix.energy() * 10.0_f64.powf(-score.snr_db / 10.0));
     Some(Row {
-        quantizer: rival.name(),
+        quantizer: rival.name().to_owned(),
         bits: bits.get(),
         bits_per_weight: mean(&|score| score.bits_per_weight),
         snr_db: 10.0 * (signal / noise.sum::<f64>()).log10(),

@@ -422,8 +422,12 @@ method = \"rtn\"
         let mut report = report(RECIPE);
         report.comparison = Some(measured());
         report.gates = check(&report.recipe.gates, report.comparison.as_ref(), 3.57);
-        report.calibration =
-            CalibrationSize { unit: "sequence", samples: 128, tokens: 32_768, languages: vec![("de".into(), 32_768)] };
+        report.calibration = CalibrationSize {
+            unit: "sequence".into(),
+            samples: 128,
+            tokens: 32_768,
+            languages: vec![("de".into(), 32_768)],
+        };
         let card =
             b"---\nlicense: llama3.2\nlicense_link: https://x/y\nextra_gated_prompt: |\n  license: no\ntags:\n- chat\n\
                      language:\n- de\n- en\n---\n# The dense one\n";

@@ -6,6 +6,7 @@
 mod card;
 mod compress;
 mod convert;
+pub mod document;
 mod error;
 mod evaluate;
 mod fingerprint;
@@ -27,5 +28,5 @@ pub use evaluate::Measurement;
 pub use fit::{Fitted, Fitting, machine, machines};
 pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
-pub use predict::{Forecast, LayerPrediction, Prediction, TRUSTED_ERROR, TRUSTED_KL};
+pub use predict::{Forecast, LayerPrediction, Predicted, Prediction, Predictions, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use quench_metrics::Interval;
 use quench_models::text::TextSource;
 use quench_models::{Decoder, Kind, ResNet};
 use quench_nn::{LayerInfo, Section};
@@ -34,6 +35,34 @@ pub struct Forecast {
     pub settings: Calibration,
     /// Where to compute.
     pub device: Device,
+}
+
+/// What `quench predict --json` writes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Predictions {
+    /// Version of Quench.
+    pub version: String,
+    /// The folder of the dense model.
+    pub dense: PathBuf,
+    /// What the gradients were averaged over.
+    pub settings: Calibration,
+    /// One for each quantized model.
+    pub predictions: Vec<Predicted>,
+}
+
+/// A prediction, and what was measured beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Predicted {
+    /// The prediction.
+    #[serde(flatten)]
+    pub prediction: Prediction,
+    /// Why it should not be relied on.
+    pub doubt: Option<String>,
+    /// What the divergence is, in nats per label.
+    pub measured_kl: Option<f64>,
+    /// The interval of what was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_interval: Option<Interval>,
 }
 
 /// What is predicted of one quantized model.

@@ -1,15 +1,16 @@
 //! What a job says in the end.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use quench_eval::{GateResult, Measured};
 use quench_models::text::Sample;
 use quench_quantize::recipe::Transform;
 use quench_quantize::{Ledger, Plan, Recipe};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that is known about a finished job; `--json` writes it as it is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Version of Quench.
     pub version: String,
@@ -42,7 +43,7 @@ pub struct Report {
 }
 
 /// What came of a transform.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transformed {
     /// Which one.
     pub transform: Transform,
@@ -53,7 +54,7 @@ pub struct Transformed {
 }
 
 /// Sizes in bytes of tensor data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Size {
     /// The dense checkpoint as it was stored.
     pub dense_bytes: u64,
@@ -74,10 +75,10 @@ pub struct Size {
 }
 
 /// How much calibration data was used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationSize {
     /// What a sample is: `"sequence"`, `"sentence"` or `"image"`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// Samples.
     pub samples: usize,
     /// Tokens; 0 for images.
@@ -98,20 +99,20 @@ impl CalibrationSize {
             }
         }
         let tokens = samples.iter().map(|sample| sample.ids.len()).sum();
-        Self { unit, samples: samples.len(), tokens, languages }
+        Self { unit: unit.into(), samples: samples.len(), tokens, languages }
     }
 
     /// That of images.
     pub(crate) fn images(samples: usize) -> Self {
-        Self { unit: "image", samples, tokens: 0, languages: Vec::new() }
+        Self { unit: "image".into(), samples, tokens: 0, languages: Vec::new() }
     }
 }
 
 /// Which of the two was better on the evaluation text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CascadeVerdict {
     /// `"cascade"`, `"direct"` or `"neither"`.
-    pub winner: &'static str,
+    pub winner: Cow<'static, str>,
     /// Mean KL divergence of the cascade, nats per token.
     pub kl_cascade: f64,
     /// Mean KL divergence of direct quantization.
@@ -125,7 +126,7 @@ pub struct CascadeVerdict {
 }
 
 /// Wall time in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// Reading and preparing calibration and evaluation data.
     pub data: f64,
@@ -166,7 +167,7 @@ impl CascadeVerdict {
             if apart { "" } else { "; the 95 % intervals overlap, so this text does not tell them apart" }
         );
         Some(Self {
-            winner: if kl_cascade == kl_direct { "neither" } else { winner },
+            winner: if kl_cascade == kl_direct { "neither" } else { winner }.into(),
             kl_cascade,
             kl_direct,
             perplexity_cascade: cascade.perplexity,
