@@ -20,9 +20,10 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("nn", &["kernels", "format"]),
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
+    ("tune", &["quantize", "metrics", "nn", "kernels", "format"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
-    ("job", &["eval", "quantize", "models", "nn", "kernels", "checkpoint", "hub", "format"]),
-    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
+    ("job", &["eval", "tune", "quantize", "models", "nn", "kernels", "checkpoint", "hub", "format"]),
+    (ROOT, &["job", "eval", "tune", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format"]),
 ];
 
 /// The root package: library facade and command line.

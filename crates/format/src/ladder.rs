@@ -22,7 +22,7 @@ impl Code {
     /// let ladder = "int2".parse::<quench_format::Code>()?.ladder();
     /// assert_eq!((ladder.codes, ladder.levels), (vec![0, 1, 2, 3], vec![-2.0, -1.0, 0.0, 1.0]));
     /// // A tie goes to the even code: −1.5 to −2, and just above it to −1.
-    /// assert_eq!(ladder.uppers, [-1.5, -0.5_f32.next_up(), 0.5]);
+    /// assert_eq!(ladder.uppers, [-1.5, (-0.5_f32).next_down(), 0.5]);
     /// # Ok::<(), quench_format::FormatError>(())
     /// ```
     pub fn ladder(self) -> Ladder {

@@ -372,6 +372,7 @@ impl Model for Decoder {
             Section::Head => self.head.iter_mut().map(Layer::open).collect(),
         }
     }
+
     fn gains(&mut self, section: Section) -> Vec<Gain<'_>> {
         match section {
             Section::Embedding => Vec::new(),
