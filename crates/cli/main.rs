@@ -11,6 +11,7 @@ mod devices;
 mod download;
 mod eval;
 mod failure;
+mod finetune;
 mod format;
 mod generate;
 mod inspect;
@@ -62,6 +63,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Validate(arguments) => validate::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Finetune(arguments) => finetune::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -16,6 +16,7 @@ pub mod recipes;
 mod report;
 mod save;
 mod subject;
+mod tune;
 
 pub use card::layer_kind;
 pub use convert::{Container, Conversion, Converted};
@@ -25,3 +26,4 @@ pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
 pub use predict::{Forecast, LayerPrediction, Prediction, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};
+pub use tune::{Tuning, TuningReport};
