@@ -14,7 +14,7 @@ use quench_nn::Model;
 use quench_quantize::recipe::Calibration;
 use quench_quantize::{Matrix, QuantizeError};
 use quench_tune::{Data, Event, Point, Settings, Teacher, TuneError, Tuned, tune};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::fingerprint;
@@ -49,7 +49,7 @@ pub struct Tuning {
 }
 
 /// What came of it; `tuning.json` beside the result.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TuningReport {
     /// The version of quench.
     pub version: String,
@@ -145,7 +145,8 @@ impl Tuning {
         let (train, held_out) = batches.split_at(trained);
         interrupt(observe(Step::Phase { name: "ask the teacher", total: batches.len() }))?;
         let mut ask = |batches: &[M::Input], name: &str, before: usize| {
-            let mut step = |done| observe(Step::Progress { done: before + done, of: train.len() + held_out.len(), what: "" });
+            let mut step =
+                |done| observe(Step::Progress { done: before + done, of: train.len() + held_out.len(), what: "" });
             Teacher::ask(&dense, batches, self.settings.top, &run, &work.join(name), &mut step)
         };
         let [train_teacher, held_out_teacher] = [ask(train, "teacher", 0)?, ask(held_out, "held-out", trained)?];
@@ -233,8 +234,7 @@ impl Tuning {
         let path = self.model.join("config.json");
         let read = |error| JobError::Read { path: path.clone(), source: error };
         let text = companion(&self.model, "config.json").map_err(read)?;
-        let mut config: Value =
-            serde_json::from_slice(&text).map_err(|error| read(std::io::Error::other(error)))?;
+        let mut config: Value = serde_json::from_slice(&text).map_err(|error| read(std::io::Error::other(error)))?;
         let recipe = config["quantization_config"]["recipe"].clone();
         config["quantization_config"] = json!({
             "quant_method": "quench",

@@ -1,5 +1,6 @@
 //! [`Settings`]: what is trained, how fast, and for how long.
 
+use quench_nn::LayerInfo;
 use quench_quantize::{Method as Quantizer, Order, Refine, ScaleSearch};
 use serde::{Deserialize, Serialize};
 
@@ -171,9 +172,10 @@ impl Settings {
         }
     }
 
-    /// Whether a layer is to be trained.
-    pub(crate) fn targets(&self, layer: &str) -> bool {
-        self.targets.iter().any(|pattern| matches(pattern, layer))
+    /// Whether a layer is to be trained. A table has no inputs that an adapter could be merged for, and gets none.
+    pub(crate) fn names(&self, layer: &LayerInfo) -> bool {
+        let is_table = layer.site.is_empty() && matches!(self.method, Method::Lora { .. });
+        !is_table && self.targets.iter().any(|pattern| matches(pattern, &layer.name))
     }
 }
 

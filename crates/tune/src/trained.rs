@@ -83,7 +83,7 @@ impl Trained {
         device: &Device,
     ) -> Result<Self, TuneError> {
         let chosen = model.layers().into_iter().filter_map(|info| {
-            let packed = packed.get(&info.name).filter(|_| settings.targets(&info.name))?;
+            let packed = packed.get(&info.name).filter(|_| settings.names(&info))?;
             Some((info, packed))
         });
         let mut layers = Vec::new();
