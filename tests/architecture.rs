@@ -10,7 +10,7 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("format", &[]),
     ("hub", &[]),
     ("metrics", &[]),

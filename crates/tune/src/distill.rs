@@ -246,7 +246,7 @@ mod tests {
         for (found, expected) in gradient(9).iter().zip(&expected) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
-        let (targets, values) = (Targets::new(p, 3), host(q.clone()));
+        let (targets, values) = (Targets::new(p.clone(), 3), host(q.clone()));
         let at = |index: usize, by: f32| {
             let mut values = values.clone();
             values[index] += by;
