@@ -50,3 +50,8 @@ pub(crate) fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     let data = x.into_data().convert::<f32>();
     data.try_into_vec().unwrap_or_else(|error| unreachable!("a float tensor converts to f32: {error:?}"))
 }
+
+/// `x` without its graph. Not `detach`, which leaves a trained tensor one that is trained.
+pub(crate) fn constant<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.is_autodiff() { Tensor::from_inner(x.inner()) } else { x }
+}

@@ -419,7 +419,7 @@ mod tests {
             let [rows, columns] = x.dims();
             let amount = if name == "latent" { 1.3 } else { 0.2 };
             let noise = on(&matrix(rows, columns, seed, amount), &device());
-            *x = (x.clone().detach() + noise).require_grad();
+            *x = (crate::constant(x.clone()) + noise).require_grad();
         }
         let _ = scheme;
         step

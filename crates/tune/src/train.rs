@@ -524,7 +524,7 @@ mod tests {
     }
 
     fn settings(method: Method) -> Settings {
-        let rates = crate::Rates { weights: 2e-2, scales: 1e-2, gains: 1e-2, adapters: 1e-2 };
+        let rates = crate::Rates { weights: 2e-2, scales: 1e-2, gains: 1e-2, adapters: 5e-3 };
         Settings { method, rates, steps: 60, evaluate: 10, save: 7, ..Settings::default() }
     }
 
@@ -569,7 +569,12 @@ mod tests {
         };
         let (_, tuned) = bench.run("int2/8/f16", &settings(LORA), "lora", &mut observe);
         let tuned = tuned.unwrap();
-        assert!(tuned.best.kl < 0.7 * tuned.points[0].kl, "{:?}", tuned.points);
+        // It begins nearer than without the recovery, which is where the quantizer ended, and comes nearer yet.
+        let Method::Lora { rank, strength, .. } = LORA else { unreachable!() };
+        let plain = Settings { steps: 1, ..settings(Method::Lora { rank, strength, recover: false }) };
+        let (_, plain) = bench.run("int2/8/f16", &plain, "plain", &mut go_on);
+        let (plain, first, best) = (plain.unwrap().points[0].kl, tuned.points[0].kl, tuned.best.kl);
+        assert!(first < 0.8 * plain && best < 0.9 * first, "{plain} {first} {best}");
         assert_eq!(tuned.merged, seen);
         assert_eq!(seen.len(), 2);
         assert!(seen.iter().all(|merged| merged.output_loss.unwrap() > 0.0));

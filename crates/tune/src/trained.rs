@@ -13,7 +13,7 @@ use crate::lora::{recover, residual, tensor};
 use crate::settings::Rates;
 use crate::state::Tensors;
 use crate::step::{LearnedStep, Start};
-use crate::{Method, Settings, TuneError, host};
+use crate::{Method, Settings, TuneError, constant, host};
 
 /// A layer in training.
 pub(crate) struct Layer {
@@ -99,8 +99,7 @@ impl Trained {
         if !matches!(settings.method, Method::Lora { .. }) {
             for section in model.sections() {
                 for gain in model.gains(section) {
-                    let value = gain.value.val().detach();
-                    let value = value.unsqueeze::<2>().require_grad();
+                    let value = constant(gain.value.val()).unsqueeze::<2>().require_grad();
                     vectors.push(Vector { name: gain.name, section, value });
                 }
             }
@@ -112,7 +111,7 @@ impl Trained {
     ///
     /// - `graph`: whether gradients will be asked for
     pub(crate) fn install<M: Model>(&self, model: &mut M, graph: bool) {
-        let part = |x: Tensor<2>| if graph { x } else { x.detach() };
+        let part = |x: Tensor<2>| if graph { x } else { constant(x) };
         let mut layers = self.layers.iter();
         let mut next = layers.next();
         for section in model.sections() {
@@ -239,7 +238,7 @@ impl Form {
     /// The layer as it is put into the model, where it is one with an adapter.
     pub(crate) fn adapted(&self, graph: bool) -> Option<Adapted> {
         let Self::Adapter { base, down, up, strength } = self else { return None };
-        let [down, up] = [down, up].map(|x| if graph { x.clone() } else { x.clone().detach() });
+        let [down, up] = [down, up].map(|x| if graph { x.clone() } else { constant(x.clone()) });
         Some(Adapted::new(base.clone(), Lora::new(down, up, *strength)))
     }
 }
