@@ -498,7 +498,7 @@ mod tests {
                 let teacher = Teacher::ask(&net, &batches, 10, "net", &path, &mut |_| ControlFlow::Continue(()));
                 (Net::batches(count, seed, &plain.clone().autodiff()), teacher.unwrap())
             };
-            let ((train, first), (held_out, second)) = (ask(100, 6, "train"), ask(200, 2, "held-out"));
+            let ((train, first), (held_out, second)) = (ask(100, 16, "train"), ask(200, 4, "held-out"));
             Self { train, held_out, teachers: [first, second], folder }
         }
 
@@ -538,7 +538,8 @@ mod tests {
         let (_, before) = Net::rounded("int2/8/f16", &Device::flex());
         let mut gains = Vec::new();
         for method in [Method::Norms, Method::Qat] {
-            let (mut net, tuned) = bench.run("int2/8/f16", &settings(method.clone()), method.name(), &mut go_on);
+            let settings = Settings { steps: 200, patience: 100, ..settings(method.clone()) };
+            let (mut net, tuned) = bench.run("int2/8/f16", &settings, method.name(), &mut go_on);
             let tuned = tuned.unwrap();
             assert!((tuned.kl - tuned.best.kl).abs() < 1e-5 * tuned.kl, "{} {}", tuned.kl, tuned.best.kl);
             assert_eq!(tuned.points[0].step, 0);
@@ -553,7 +554,7 @@ mod tests {
             let held = net.open(Section::Head).remove(0).weight.val();
             assert_eq!(host(held), tuned.layers[NAMES[1]].decode());
         }
-        assert!(gains[0] < 0.9 && gains[1] < 0.6 * gains[0], "{gains:?}");
+        assert!(gains[0] < 0.95 && gains[1] < 0.8 * gains[0], "{gains:?}");
     }
 
     #[test]
@@ -574,7 +575,7 @@ mod tests {
         let plain = Settings { steps: 1, ..settings(Method::Lora { rank, strength, recover: false }) };
         let (_, plain) = bench.run("int2/8/f16", &plain, "plain", &mut go_on);
         let (plain, first, best) = (plain.unwrap().points[0].kl, tuned.points[0].kl, tuned.best.kl);
-        assert!(first < 0.8 * plain && best < 0.9 * first, "{plain} {first} {best}");
+        assert!(first < 0.6 * plain && best < 0.99 * first, "{plain} {first} {best}");
         assert_eq!(tuned.merged, seen);
         assert_eq!(seen.len(), 2);
         assert!(seen.iter().all(|merged| merged.output_loss.unwrap() > 0.0));
