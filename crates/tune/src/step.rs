@@ -34,8 +34,8 @@ pub enum Start<'a> {
 /// With minimums `Ŵ = s · round((w − m) / s) + m`, and `∂Ŵ/∂m = 0` inside, `1` outside. Every scalar code has a step in this
 /// sense. Scales are rounded as the scheme keeps them, straight-through; those that are codes themselves stay as they are.
 ///
-/// Weights, scales and minimums are kept in units of the scale that they started from, so that one learning rate means the same in
-/// every layer: a thousandth of a step.
+/// Weights are kept in steps of the grid, and scales and minimums in scales, as they were at the start, so that one learning rate means the
+/// same in every layer and for every code: a thousandth of a step.
 ///
 /// Source: Esser et al. 2020, "Learned step size quantization"; zero points: Bhalgat et al. 2020, "LSQ+" (`docs/references.md#lsq`).
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct LearnedStep {
 /// What is rounded.
 #[derive(Clone, Debug)]
 enum Latent {
-    /// Weights, `[out, in]` in stored order, in units of the start scale.
+    /// Weights, `[out, in]` in stored order, in steps: units of the start scale times the mean distance of levels.
     Free(Tensor<2>),
     /// Levels that stay, `[out, in]`.
     Levels(Tensor<2>),
@@ -141,8 +141,8 @@ impl LearnedStep {
             Latent::Levels(levels) => levels.clone(),
             Latent::Free(u) => {
                 let v = match &minimum {
-                    Some(m) => (u.clone() * self.spread(self.unit.clone()) - self.spread(m.clone())) / s.clone(),
-                    None => u.clone() * self.spread(self.unit.clone() / scale),
+                    Some(m) => (self.free(u) * self.spread(self.unit.clone()) - self.spread(m.clone())) / s.clone(),
+                    None => self.free(u) * self.spread(self.unit.clone() / scale),
                 };
                 self.rounding.through(match &zero {
                     Some(z) => v + self.spread(z.clone()),
@@ -190,10 +190,10 @@ impl LearnedStep {
             Latent::Levels(_) => self.packed.codes(),
             Latent::Free(u) => {
                 let (zero, minimum) = self.offsets();
-                let unit = u.clone() * self.spread(self.unit.clone());
+                let unit = self.free(u) * self.spread(self.unit.clone());
                 let v = match minimum {
                     Some(m) => (unit - self.spread(m)) / self.spread(self.scale()),
-                    None => u.clone() * self.spread(self.unit.clone() / self.scale()),
+                    None => self.free(u) * self.spread(self.unit.clone() / self.scale()),
                 };
                 let v = zero.map_or(v.clone(), |z| v + self.spread(z));
                 let grid = scheme.code.grid();
@@ -201,6 +201,11 @@ impl LearnedStep {
             }
         };
         Packed::from_codes(scheme, shape, &codes, scales, offsets, parts.order.clone())
+    }
+
+    /// Weights in units of the start scale.
+    fn free(&self, u: &Tensor<2>) -> Tensor<2> {
+        u.clone().mul_scalar(spacing(self.packed.scheme().code))
     }
 
     /// The scheme and shape `[out, in]`, which training does not change.
@@ -276,11 +281,11 @@ impl LearnedStep {
 }
 
 impl Start<'_> {
-    /// Weights in units of the start scale, or levels, `[out, in]` in stored order.
+    /// Weights in steps, or levels, `[out, in]` in stored order.
     fn values(self, packed: &Packed, unit: &[f32], zeros: Option<&[f32]>, minimums: Option<&[f32]>) -> Vec<f32> {
         let (scheme, shape @ [_, columns]) = (packed.scheme(), packed.shape());
         let (group, groups) = (scheme.group.size(columns), scheme.group.groups_per_row(columns));
-        let ladder = scheme.code.ladder();
+        let (ladder, spacing) = (scheme.code.ladder(), spacing(scheme.code));
         if let Self::Dense(w) | Self::Nearest(w) = self {
             assert_eq!([w.rows, w.columns], shape, "a dense weight of another shape than the packed one");
         }
@@ -307,10 +312,18 @@ impl Start<'_> {
                     dense(w).clamp(low, towards(ladder.uppers.get(rank)).max(low))
                 }
             };
-            v - zero + minimum / unit[g]
+            (v - zero + minimum / unit[g]) / spacing
         };
         packed.codes().into_iter().enumerate().map(of).collect()
     }
+}
+
+/// The mean distance of neighbouring levels.
+fn spacing(code: Code) -> f32 {
+    let levels = code.ladder().levels;
+    let (low, high) = (levels[0], levels[levels.len() - 1]);
+    // A code whose levels are all 0 has no steps.
+    if high > low { (high - low) / (levels.len() - 1) as f32 } else { 1.0 }
 }
 
 /// The code of a level that the device gave.
@@ -459,6 +472,7 @@ mod tests {
             let [low, high] = step.rounding.ends.map(f64::from);
             let (form, [_, groups]) = (step.form(), step.unit.dims());
             let size = form.0.group.size(20);
+            let spacing = f64::from(spacing(form.0.code));
             let has_minimums = form.0.minimum.is_some();
             let mut names = Vec::new();
             let mut values: Vec<Vec<f64>> = Vec::new();
@@ -488,7 +502,7 @@ mod tests {
                         let zero_off = fixed.map_or(zero.round_ties_even() - zero, |fixed| fixed.1[i]);
                         let z = zero + zero_off;
                         let m = at("minimum").map_or(0.0, |at| values[at][g] * unit[g]);
-                        let v = ((values[0][i] * unit[g] - m) / s + z).clamp(low, high);
+                        let v = ((values[0][i] * spacing * unit[g] - m) / s + z).clamp(low, high);
                         let off = fixed
                             .map_or_else(|| f64::from(ladder.levels[ladder.rank(v as f32)]) - v, |fixed| fixed.0[i]);
                         sum += f64::from(towards.values[i]) * (s * (v + off - z) + m);

