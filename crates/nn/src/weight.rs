@@ -11,10 +11,6 @@ use crate::Adapted;
 ///
 /// `[out, in]` is the order of PyTorch and of Hugging Face files, and the transpose of Burn's own `Linear`.
 #[derive(Module, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing"
-)]
 pub enum Weight {
     /// A float tensor `[out, in]`, of f32 or of halves.
     Dense(Param<Tensor<2>>),

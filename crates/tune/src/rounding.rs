@@ -12,6 +12,7 @@ pub(crate) struct Rounding {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "some hundred bytes, once for each layer")]
 enum Kind {
     /// All integers between the ends; an even one has an even code.
     Integers,

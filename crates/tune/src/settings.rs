@@ -160,7 +160,7 @@ impl Settings {
                 return wrong(key, &share, "0 to 1");
             }
         }
-        if !(self.clip > 0.0) {
+        if self.clip.is_nan() || self.clip <= 0.0 {
             return wrong("clip", &self.clip, "above 0");
         }
         match self.method {

@@ -22,6 +22,7 @@ pub(crate) struct Layer {
 }
 
 /// How it is trained.
+#[expect(clippy::large_enum_variant, reason = "some kilobytes beside matrices of megabytes")]
 pub(crate) enum Form {
     Step(LearnedStep),
     Adapter { base: QTensor, down: Tensor<2>, up: Tensor<2>, strength: f64 },
