@@ -11,3 +11,4 @@ pub use quench_models as models;
 pub use quench_nn as nn;
 pub use quench_quantize as quantize;
 pub use quench_report as report;
+pub use quench_tune as tune;

@@ -10,7 +10,7 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("format", &[]),
     ("hub", &[]),
     ("metrics", &[]),
@@ -21,9 +21,29 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("nn", &["kernels", "format"]),
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
+    ("tune", &["quantize", "metrics", "nn", "kernels", "format"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
-    ("job", &["eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format", "report"]),
-    (ROOT, &["job", "eval", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format", "report"]),
+    (
+        "job",
+        &["eval", "tune", "quantize", "models", "metrics", "nn", "kernels", "checkpoint", "hub", "format", "report"],
+    ),
+    (
+        ROOT,
+        &[
+            "job",
+            "eval",
+            "tune",
+            "quantize",
+            "models",
+            "metrics",
+            "nn",
+            "kernels",
+            "checkpoint",
+            "hub",
+            "format",
+            "report",
+        ],
+    ),
 ];
 
 /// The root package: library facade and command line.

@@ -55,6 +55,8 @@ pub enum Command {
     Predict(Predict),
     /// Make one HTML file with plots of what other commands have written as JSON
     Report(Report),
+    /// Train a quantized model to say what its dense original says
+    Finetune(Finetune),
     /// Show what is in a checkpoint, layer by layer
     Inspect(Inspect),
     /// Write a checkpoint again in another container
@@ -439,6 +441,126 @@ pub struct Report {
     /// The heading [default: the names of the dense models]
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
+}
+
+/// Arguments of `quench finetune`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CODES, after_long_help = format!("\
+The loss is the divergence of the quantized model from its dense original, and the last batches are held out to judge by.
+The result is the best that was seen, packed as before.
+
+Examples:
+  quench finetune ./llama-int2 --teacher ./Llama-3.2-1B --data wiki.txt --method norms
+      Gains of norms and scales alone: the codes stay, and little can go wrong.
+  quench finetune ./llama-int2 --teacher ./Llama-3.2-1B --data wiki.txt --method qat --steps 1000
+      Quantization-aware training: all weights, through the rounding.
+  quench finetune ./llama-int2 --teacher ./Llama-3.2-1B --data wiki.txt --method lora --rank 16
+      Adapters beside packed weights, merged into the codes at the end.
+
+{CODES}"))]
+pub struct Finetune {
+    /// Folder of the quantized model
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+
+    /// Folder of its dense original, or hf:OWNER/NAME
+    #[arg(short, long, value_hint = ValueHint::DirPath)]
+    pub teacher: PathBuf,
+
+    /// What to train on: texts, with a language as in `de=FILE`, or for an image classifier folders of images
+    #[arg(long, required = true, value_name = "[LANG=]PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub data: Vec<TextSource>,
+
+    /// Folder of the result [default: MODEL-METHOD]
+    #[arg(short, long, value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+
+    /// What is trained: qat, lora or norms
+    #[arg(short, long, value_enum, default_value = "qat")]
+    pub method: Tuned,
+
+    /// Of the adapters
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub rank: usize,
+
+    /// Only layers of these names, `*` for anything
+    #[arg(long, num_args = 1.., value_name = "PATTERN")]
+    pub layers: Vec<String>,
+
+    /// Steps
+    #[arg(long, default_value_t = 300, value_parser = positive)]
+    pub steps: usize,
+
+    /// Rates of everything that is trained, times this
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub rate: f64,
+
+    /// Batches whose gradients make one step
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub accumulate: usize,
+
+    /// Steps between two evaluations
+    #[arg(long, default_value_t = 50, value_parser = positive)]
+    pub evaluate: usize,
+
+    /// Evaluations without a better one after which the run ends
+    #[arg(long, default_value_t = 5, value_parser = positive)]
+    pub patience: usize,
+
+    /// Sequences or images, those that are held out included
+    #[arg(long, default_value_t = 512, value_parser = positive)]
+    pub samples: usize,
+
+    /// Batches that are held out, the last ones
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub held_out: usize,
+
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 256, value_parser = positive)]
+    pub length: usize,
+
+    /// Sequences or images that run through the model together
+    #[arg(long, default_value_t = 4, value_parser = positive)]
+    pub batch: usize,
+
+    /// Classes kept of what the original says; the others count together
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub top: usize,
+
+    /// Of the sequences and their order
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, webgpu, cuda or rocm, and :N for the N-th of them
+    #[arg(short, long, default_value = "auto", value_name = "NAME[:N]")]
+    pub device: Wanted,
+
+    /// Go on from a run that was broken off
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+
+    /// Replace an output that exists
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Write what was done as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What `quench finetune` trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tuned {
+    /// Weights through the rounding, their scales, and gains of norms
+    Qat,
+    /// Adapters of low rank, merged at the end
+    Lora,
+    /// Gains of norms and scales
+    Norms,
 }
 
 /// Arguments of `quench validate`.

@@ -12,6 +12,7 @@ mod devices;
 mod download;
 mod eval;
 mod failure;
+mod finetune;
 mod fit;
 mod format;
 mod generate;
@@ -68,6 +69,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Compress(arguments) => compress::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Report(arguments) => report::run(arguments),
+        Command::Finetune(arguments) => finetune::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -29,7 +29,7 @@ struct Answer {
 pub fn run(arguments: &Validate) -> anyhow::Result<Outcome> {
     let json = arguments.json.as_deref().map(Target::new).transpose()?;
     let device = arguments.device.resolve()?;
-    let all = [known_answers(), quench::quantize::known_answers()].concat();
+    let all = [known_answers(), quench::quantize::known_answers(), quench::tune::known_answers()].concat();
     let concepts: BTreeSet<&str> = all.iter().map(|check| check.concept).collect();
     let wanted = |check: &&Check| {
         let given = &arguments.concepts;

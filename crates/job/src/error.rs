@@ -8,6 +8,7 @@ use quench_eval::EvalError;
 use quench_models::{Kind, ModelError};
 use quench_quantize::QuantizeError;
 use quench_quantize::recipe::Transform;
+use quench_tune::TuneError;
 
 use crate::Container;
 
@@ -253,6 +254,15 @@ pub enum JobError {
     /// Quantization failed.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
+    /// Fine-tuning failed.
+    #[error(transparent)]
+    Tune(#[from] TuneError),
+    /// There is nothing to fine-tune in a model that is not quantized.
+    #[error("{} has no packed layer; quantize it first, and give the dense model as --teacher", .path.display())]
+    NotQuantized {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Evaluation failed.
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -282,7 +292,10 @@ impl JobError {
     /// The process exit code: 130 for an interruption, 2 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Interrupted { .. } | Self::BrokenOff | Self::Checkpoint(CheckpointError::Stopped { .. }) => 130,
+            Self::Interrupted { .. }
+            | Self::BrokenOff
+            | Self::Tune(TuneError::Interrupted { .. })
+            | Self::Checkpoint(CheckpointError::Stopped { .. }) => 130,
             _ => 2,
         }
     }
@@ -292,6 +305,7 @@ impl JobError {
         matches!(
             self,
             Self::Interrupted { .. }
+                | Self::Tune(TuneError::Interrupted { .. } | TuneError::Diverged { .. } | TuneError::File { .. })
                 | Self::Write { .. }
                 | Self::Checkpoint(CheckpointError::Write { .. })
                 | Self::Quantize(QuantizeError::Journal(_))

@@ -23,22 +23,10 @@ impl Fingerprint {
         inputs: Sha256,
         device: &str,
     ) -> Result<Self, JobError> {
-        let mut model = Sha256::new();
-        for path in source.files() {
-            let failed = |error| JobError::Read { path: path.to_owned(), source: error };
-            let mut file = File::open(path).map_err(failed)?;
-            let length = file.metadata().map_err(failed)?.len();
-            model.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-            model.update(length.to_le_bytes());
-            // The headers and the first weights; reading all of a large model would cost minutes.
-            let mut start = Vec::new();
-            file.by_ref().take(1 << 20).read_to_end(&mut start).map_err(failed)?;
-            model.update(&start);
-        }
         Ok(Self(BTreeMap::from([
             ("version".into(), env!("CARGO_PKG_VERSION").into()),
             ("device".into(), device.into()),
-            ("model".into(), hex(model)),
+            ("model".into(), weights(source)?),
             ("plan".into(), hex(Sha256::new_with_prefix(plan.to_toml()))),
             ("coding".into(), format!("{coding:?}")),
             ("calibration".into(), hex(inputs)),
@@ -63,6 +51,23 @@ impl Fingerprint {
     }
 }
 
-fn hex(digest: Sha256) -> String {
+/// The checksum of a checkpoint: of its file names and lengths, and of how each file begins.
+pub(crate) fn weights(source: &Folder) -> Result<String, JobError> {
+    let mut model = Sha256::new();
+    for path in source.files() {
+        let failed = |error| JobError::Read { path: path.to_owned(), source: error };
+        let mut file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        model.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        model.update(length.to_le_bytes());
+        // The headers and the first weights; reading all of a large model would cost minutes.
+        let mut start = Vec::new();
+        file.by_ref().take(1 << 20).read_to_end(&mut start).map_err(failed)?;
+        model.update(&start);
+    }
+    Ok(hex(model))
+}
+
+pub(crate) fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -19,6 +19,7 @@ pub mod recipes;
 mod report;
 mod save;
 mod subject;
+mod tune;
 
 pub use card::layer_kind;
 pub use compress::{Attempt, Budget, Compressed, Compression, Verdict};
@@ -30,3 +31,4 @@ pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
 pub use predict::{Forecast, LayerPrediction, Predicted, Prediction, Predictions, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};
+pub use tune::{Tuning, TuningReport};

@@ -21,7 +21,7 @@ pub(crate) const LEDGER: &str = "quench.ledger";
 pub(crate) const GATES: &str = "quench.gates";
 
 /// Files that travel with the weights.
-const COMPANIONS: [&str; 12] = [
+pub(crate) const COMPANIONS: [&str; 12] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
-use quench_nn::{LayerInfo, Part, Tap};
+use quench_nn::{Gain, LayerInfo, Part, Tap};
 
 use crate::ModelError;
 use crate::cache::LayerCache;
@@ -189,6 +189,11 @@ impl Attention {
 
     pub(crate) fn release(&mut self) {
         self.layers_mut().for_each(Layer::release);
+    }
+
+    /// The gains of the norms of queries and keys, where there are any.
+    pub(crate) fn gains(&mut self) -> impl Iterator<Item = Gain<'_>> {
+        [&mut self.query_norm, &mut self.key_norm].into_iter().flatten().flat_map(Norm::gains)
     }
 
     pub(crate) fn open(&mut self) -> impl Iterator<Item = Part<'_>> {

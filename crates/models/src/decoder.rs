@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Int, Tensor};
 use quench_checkpoint::dialect::Dialect;
 use quench_checkpoint::{Folder, Source};
-use quench_nn::{LayerInfo, LoadError, Model, Part, Seam, Section, Tap};
+use quench_nn::{Gain, LayerInfo, LoadError, Model, Part, Seam, Section, Tap};
 
 use crate::ModelError;
 use crate::attention::{Attention, capped};
@@ -142,6 +142,13 @@ impl Block {
             let y = self.mlp.forward(self.before_mlp.forward(x.clone()), tap);
             x + after(&self.after_mlp, y)
         })
+    }
+
+    /// The gains of all norms.
+    fn gains(&mut self) -> Vec<Gain<'_>> {
+        let after = [&mut self.after_attention, &mut self.after_mlp].into_iter().flatten();
+        let norms = [&mut self.before_attention, &mut self.before_mlp].into_iter().chain(after);
+        norms.flat_map(Norm::gains).chain(self.attention.gains()).collect()
     }
 
     fn load(&mut self) -> Result<(), ModelError> {
@@ -363,6 +370,14 @@ impl Model for Decoder {
                 block.attention.open().chain(block.mlp.open()).collect()
             }
             Section::Head => self.head.iter_mut().map(Layer::open).collect(),
+        }
+    }
+
+    fn gains(&mut self, section: Section) -> Vec<Gain<'_>> {
+        match section {
+            Section::Embedding => Vec::new(),
+            Section::Block(index) => self.blocks[index].gains(),
+            Section::Head => self.norm.gains(),
         }
     }
 }

@@ -219,6 +219,11 @@ impl<const D: usize> Stored<D> {
         Ok(())
     }
 
+    /// Its name in the file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// One axis of the tensor, counted as `shape` has them.
     pub(crate) fn cut(&self, axis: usize) -> Cut {
         let places = 0..self.shape[axis];

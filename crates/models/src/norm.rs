@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::Tensor;
+use quench_nn::Gain as Opened;
 
 use crate::ModelError;
 use crate::config::{DecoderConfig, Gain, NormKind};
@@ -51,6 +52,14 @@ impl Norm {
         }
     }
 
+    /// What its output is multiplied with and what is added, to be changed in place.
+    pub(crate) fn gains(&mut self) -> Vec<Opened<'_>> {
+        match self {
+            Self::Rms(norm) => vec![norm.weight.open()],
+            Self::Layer(norm) => vec![norm.weight.open(), norm.bias.open()],
+        }
+    }
+
     pub(crate) fn load(&mut self) -> Result<(), ModelError> {
         match self {
             Self::Rms(norm) => norm.weight.load(),
@@ -74,6 +83,10 @@ impl Vector {
 
     pub(crate) fn val(&self) -> Tensor<1> {
         self.param.val()
+    }
+
+    fn open(&mut self) -> Opened<'_> {
+        Opened { name: self.stored.name().to_owned(), value: &mut self.param }
     }
 
     /// - `one`: what is added to the file's numbers when they are used

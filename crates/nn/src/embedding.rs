@@ -20,7 +20,7 @@ impl Embedding {
     }
 
     /// The vectors of `ids` `[batch, seq]`, `[batch, seq, dim]`, f32; of a packed table, or one of halves, only the rows asked
-    /// for are converted.
+    /// for are converted; one with an adapter is decoded as a whole.
     ///
     /// # Panics
     ///
@@ -36,6 +36,7 @@ impl Embedding {
                 }
                 w.select(ids.reshape([batch * seq])).reshape([batch, seq, dim])
             }
+            Weight::Adapted(w) => burn::tensor::module::embedding(w.dequantize(), ids),
         }
     }
 

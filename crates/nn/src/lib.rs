@@ -29,6 +29,7 @@
 mod conv;
 mod embedding;
 mod linear;
+mod lora;
 mod model;
 mod tap;
 #[cfg(test)]
@@ -39,7 +40,8 @@ mod weight;
 pub use conv::Conv2d;
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use model::{LayerInfo, LoadError, Model, Part, Role, Seam, Section};
+pub use lora::{Adapted, Lora};
+pub use model::{Gain, LayerInfo, LoadError, Model, Part, Role, Seam, Section};
 pub use quench_kernels::{Window, unfold};
 pub use tap::Tap;
 pub use turn::Turn;

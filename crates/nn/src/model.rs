@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use quench_kernels::Activations;
 
@@ -67,6 +68,16 @@ pub trait Model {
     /// If `section` is not loaded.
     fn open(&mut self, section: Section) -> Vec<Part<'_>>;
 
+    /// The vectors of `section` that training may change beside its weights, the gains of norms; none if nobody has looked.
+    ///
+    /// # Panics
+    ///
+    /// If `section` is not loaded.
+    fn gains(&mut self, section: Section) -> Vec<Gain<'_>> {
+        let _ = section;
+        Vec::new()
+    }
+
     /// The whole pass, `start → blocks → finish`: input → logits `[batch, seq, vocab]`.
     ///
     /// # Panics
@@ -123,6 +134,15 @@ impl fmt::Display for Section {
             Self::Head => f.write_str("head"),
         }
     }
+}
+
+/// A vector of a model, opened for change: the gain of a norm, or what it adds.
+#[derive(Debug)]
+pub struct Gain<'a> {
+    /// The Hugging Face name of the tensor, `"model.norm.weight"`.
+    pub name: String,
+    /// `[features]`, as the file has it.
+    pub value: &'a mut Param<Tensor<1>>,
 }
 
 /// What is known of a weight before it is read.

@@ -1,23 +1,23 @@
-//! [`Weight`]: the matrix of a layer, dense or packed.
+//! [`Weight`]: the matrix of a layer, dense, packed, or packed with an adapter.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use quench_format::Packed;
 use quench_kernels::{Activations, QTensor};
 
-/// The matrix of a layer, `[out, in]`: dense, or packed.
+use crate::Adapted;
+
+/// The matrix of a layer, `[out, in]`: dense, packed, or packed with an adapter beside it.
 ///
 /// `[out, in]` is the order of PyTorch and of Hugging Face files, and the transpose of Burn's own `Linear`.
 #[derive(Module, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a few hundred bytes beside a matrix of megabytes; a box would buy nothing"
-)]
 pub enum Weight {
     /// A float tensor `[out, in]`, of f32 or of halves.
     Dense(Param<Tensor<2>>),
     /// Codes and scales that stand for one.
     Quantized(QTensor),
+    /// Codes and scales, and two thin matrices whose product is added.
+    Adapted(Adapted),
 }
 
 impl Weight {
@@ -40,17 +40,18 @@ impl Weight {
         match self {
             Self::Dense(w) => w.val().dims(),
             Self::Quantized(w) => w.shape(),
+            Self::Adapted(w) => w.base.shape(),
         }
     }
 
-    /// Whether the matrix is packed.
+    /// Whether the matrix is packed, with an adapter or without.
     pub fn is_quantized(&self) -> bool {
-        matches!(self, Self::Quantized(_))
+        !matches!(self, Self::Dense(_))
     }
 
     /// Sets in which precision products of a packed matrix read their input; see [`QTensor::with_activations`].
     pub fn set_activations(&mut self, activations: Activations) {
-        if let Self::Quantized(w) = self {
+        if let Self::Quantized(w) | Self::Adapted(Adapted { base: w, .. }) = self {
             *w = w.clone().with_activations(activations);
         }
     }
@@ -60,6 +61,7 @@ impl Weight {
         match self {
             Self::Dense(w) => in_f32(w.val()),
             Self::Quantized(w) => w.dequantize(),
+            Self::Adapted(w) => w.dequantize(),
         }
     }
 
@@ -72,6 +74,7 @@ impl Weight {
         match self {
             Self::Dense(w) => dense_matmul(x, w.val()),
             Self::Quantized(w) => w.matmul(x),
+            Self::Adapted(w) => w.matmul(x),
         }
     }
 }
