@@ -2,6 +2,7 @@
 
 pub use quench_checkpoint as checkpoint;
 pub use quench_eval as eval;
+pub use quench_foreign as foreign;
 pub use quench_format as format;
 pub use quench_hub as hub;
 pub use quench_job as job;

@@ -10,7 +10,7 @@ use quench::quantize::Recipe;
 use serde_json::Value;
 
 /// A crate, and the workspace crates that it may know. The picture is in `docs/architecture.md`.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("format", &[]),
     ("hub", &[]),
     ("metrics", &[]),
@@ -22,6 +22,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
     ("tune", &["quantize", "metrics", "nn", "kernels", "format"]),
+    ("foreign", &["tune", "quantize", "nn", "kernels", "format"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
     (
         "job",

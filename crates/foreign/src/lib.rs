@@ -1,0 +1,1 @@
+//! Anyone's Burn module: recorded, quantized, and given back.
