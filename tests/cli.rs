@@ -5,10 +5,14 @@
 mod bad_input;
 #[path = "support/bench.rs"]
 mod bench;
+#[path = "support/data.rs"]
+mod data;
 #[path = "support/hub.rs"]
 mod hub;
 #[path = "support/kinds.rs"]
 mod kinds;
+#[path = "cli/planning.rs"]
+mod planning;
 mod support;
 
 use std::collections::BTreeMap;

@@ -258,11 +258,11 @@ pub struct Eval {
 /// Arguments of `quench compress`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = CODES, after_long_help = format!("\
-What every layer would cost with 2, 3, 4, 5, 6 and 8 bits is predicted from the curvature of the dense model; the bytes are divided so
+What every layer would cost with 1 to 8 bits is predicted from gradients of the dense model; the bytes are divided so
 that the sum is small. Plans are measured, beside the largest uniform ones of as many bytes, and the best measured one is kept.
 
 Examples:
-  quench compress ./Llama-3.2-1B --ratio 8 --coherence 0.99 --calibration wiki.txt --eval held-out.txt --output ./llama-8x
+  quench compress ./Llama-3.2-1B --ratio 8x --coherence 0.99 --calibration wiki.txt --eval held-out.txt --output ./llama-8x
       Eight times smaller than with 32 bits, and exp(-KL) at least 0.99.
   quench compress ./Llama-3.2-1B --bits 3.5 --min-agreement 0.9 --calibration wiki.txt --eval held-out.txt --output ./llama-3.5
   quench compress ./resnet56 --ratio 10 --max-accuracy-drop 0.01 --calibration photos --eval photos-by-class --output ./resnet-10x
@@ -277,8 +277,8 @@ pub struct Compress {
     #[arg(short, long, value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
 
-    /// How many times smaller than with 32 bits a parameter
-    #[arg(short, long, value_name = "TIMES", conflicts_with_all = ["bits", "bytes"])]
+    /// How many times smaller than with 32 bits a parameter: 8 or 8x
+    #[arg(short, long, visible_alias = "target", value_name = "TIMES", value_parser = times, conflicts_with_all = ["bits", "bytes"])]
     pub ratio: Option<f64>,
 
     /// Bits a parameter, over the whole file
@@ -328,7 +328,7 @@ pub struct FloorArguments {
     #[arg(long, conflicts_with = "max_kl")]
     pub coherence: Option<f64>,
 
-    /// Largest allowed mean KL divergence, nats per token or image
+    /// Largest allowed mean KL divergence, nats per token or image; of vectors of sentences 1 - cos
     #[arg(long)]
     pub max_kl: Option<f64>,
 
@@ -343,6 +343,14 @@ pub struct FloorArguments {
     /// Largest allowed drop of accuracy, 0.01 for one percent of the images
     #[arg(long)]
     pub max_accuracy_drop: Option<f64>,
+
+    /// Largest allowed drop of the correlation with people's scores, of pairs of sentences
+    #[arg(long)]
+    pub max_correlation_drop: Option<f64>,
+
+    /// Smallest allowed overlap of the 10 nearest neighbours of sentences, 0 to 1
+    #[arg(long)]
+    pub min_neighbours: Option<f64>,
 }
 
 /// Arguments of `quench predict`.
@@ -350,9 +358,10 @@ pub struct FloorArguments {
 #[command(after_help = CODES, after_long_help = format!("\
 Gradients of the dense model, with labels that it draws itself, say what an error in each weight costs, to second order.
 The codes of each candidate say what its errors are. No quantized model is run, unless --eval asks for it.
+Give other data than the quantizer was calibrated on: its errors are fitted to that.
 
 Examples:
-  quench predict ./Llama-3.2-1B ./llama-int4 ./llama-int3 --calibration wiki.txt
+  quench predict ./Llama-3.2-1B ./llama-int4 ./llama-int3 --calibration other.txt
   quench predict ./Llama-3.2-1B Llama-3.2-1B-Q4_K_M.gguf --calibration wiki.txt --verbose
       Files of other tools; which layers cost most.
   quench predict ./Llama-3.2-1B ./llama-int4 --calibration wiki.txt --eval held-out.txt
@@ -378,7 +387,7 @@ pub struct Predict {
     pub eval: Vec<TextSource>,
 
     /// Sequences or images
-    #[arg(long, default_value_t = 64, value_parser = positive)]
+    #[arg(long, default_value_t = 128, value_parser = positive)]
     pub samples: usize,
 
     /// Tokens per sequence
@@ -878,6 +887,14 @@ Examples:
 pub struct Recipes {
     /// Print this one, as TOML
     pub name: Option<String>,
+}
+
+/// A ratio above 0, with an `x` behind it or without.
+fn times(text: &str) -> Result<f64, String> {
+    match text.strip_suffix('x').unwrap_or(text).parse() {
+        Ok(ratio) if ratio > 0.0 && f64::is_finite(ratio) => Ok(ratio),
+        _ => Err("a number of times above 0 is expected, such as 8 or 8x".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

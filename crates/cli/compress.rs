@@ -37,6 +37,8 @@ pub fn run(arguments: &Compress) -> anyhow::Result<Outcome> {
             min_agreement: limits.min_agreement,
             max_perplexity_increase: limits.max_perplexity_increase,
             max_accuracy_drop: limits.max_accuracy_drop,
+            max_correlation_drop: limits.max_correlation_drop,
+            min_neighbours: limits.min_neighbours,
             ..Gates::default()
         },
         calibration: data(&arguments.calibration, Texts::Calibration, "--calibration")?,

@@ -106,21 +106,25 @@ fn summary(rows: &[Predicted]) -> String {
         Text("model"),
         Number("bits"),
         Number("predicted KL"),
+        Number("95 %"),
+        Number("by K-FAC"),
         Number("by the diagonal"),
         Number("measured KL"),
         Number("predicted / measured"),
         Text("costliest layer"),
         Text("doubt"),
     ];
-    let cells: Vec<[String; 8]> = rows
+    let cells: Vec<[String; 10]> = rows
         .iter()
         .map(|row| {
-            let Prediction { bits_per_parameter, kl, kl_diagonal, layers, .. } = &row.prediction;
+            let Prediction { bits_per_parameter, kl, interval, kl_kfac, kl_diagonal, layers, .. } = &row.prediction;
             let worst = layers.iter().max_by(|a, b| a.kl.total_cmp(&b.kl));
             [
                 name(&row.prediction),
                 format!("{bits_per_parameter:.3}"),
                 number(*kl),
+                interval.map_or(String::new(), |of| format!("{} to {}", number(of.low), number(of.high))),
+                number(*kl_kfac),
                 number(*kl_diagonal),
                 row.measured_kl.map_or(String::new(), number),
                 row.measured_kl.map_or(String::new(), |measured| format!("{:.2}", kl / measured)),
@@ -130,19 +134,26 @@ fn summary(rows: &[Predicted]) -> String {
         })
         .collect();
     format!(
-        "{}KL in nats per label, to second order; bits: of the file over the parameters\n",
+        "{}KL in nats per label, to second order, and where it will be measured; bits: of the file over the parameters\n",
         table::markdown(columns, &cells)
     )
 }
 
 fn layers(prediction: &Prediction) -> String {
-    let columns = [Text("layer"), Number("relative error"), Number("predicted KL"), Number("by the diagonal")];
-    let cells: Vec<[String; 4]> = prediction
+    let columns = [
+        Text("layer"),
+        Number("relative error"),
+        Number("predicted KL"),
+        Number("by K-FAC"),
+        Number("by the diagonal"),
+    ];
+    let known = |kl: Option<f64>| kl.map_or(String::new(), number);
+    let cells: Vec<[String; 5]> = prediction
         .layers
         .iter()
         .map(|layer| {
             let error = percent(layer.relative_error);
-            [layer.layer.clone(), error, number(layer.kl), number(layer.kl_diagonal)]
+            [layer.layer.clone(), error, number(layer.kl), known(layer.kl_kfac), known(layer.kl_diagonal)]
         })
         .collect();
     table::markdown(columns, &cells)

@@ -14,7 +14,8 @@ use crate::measured::{Estimate, Measured};
 pub enum Gate {
     /// Largest allowed `perplexity / dense perplexity - 1`.
     MaxPerplexityIncrease,
-    /// Largest allowed mean KL divergence, nats per token or image.
+    /// Largest allowed mean KL divergence, nats per token or image; of vectors that of normal laws of unit variance around them,
+    /// `|v − v̂|² / 2 = 1 − cos`.
     MaxKl,
     /// Smallest allowed top-1 agreement, 0 to 1; of probes, in the worst task.
     MinAgreement,

@@ -3,7 +3,7 @@
 use quench_metrics::Interval;
 use serde::{Deserialize, Serialize};
 
-use crate::{Comparison, Gate, ImageComparison, Measure, SentenceComparison, TaskChange};
+use crate::{Comparison, Gate, ImageComparison, Measure, SentenceComparison, TaskChange, VectorScore};
 
 /// A dense model beside its candidates, by what the models read. In JSON, `kind` stands beside the fields of the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,8 +130,14 @@ fn sentences(comparison: &SentenceComparison, gate: Gate) -> Result<Estimate, St
             Some(neighbours) => Ok(Estimate { value: neighbours.overlap, interval: neighbours.interval }),
             None => Err(format!("10 neighbours among {} texts say nothing; give 12 or more", score.vectors.texts)),
         },
-        Gate::MaxPerplexityIncrease | Gate::MaxKl | Gate::MinCompression => {
-            let gates = [Gate::MaxCorrelationDrop, Gate::MaxAccuracyDrop, Gate::MinAgreement, Gate::MinNeighbours];
+        Gate::MaxKl => {
+            let VectorScore { cosine, cosine_interval, .. } = score.vectors;
+            let away = |Interval { low, high, level }| Interval { low: 1.0 - high, high: 1.0 - low, level };
+            Ok(Estimate { value: 1.0 - cosine, interval: cosine_interval.map(away) })
+        }
+        Gate::MaxPerplexityIncrease | Gate::MinCompression => {
+            let gates =
+                [Gate::MaxKl, Gate::MaxCorrelationDrop, Gate::MaxAccuracyDrop, Gate::MinAgreement, Gate::MinNeighbours];
             Err(unmeasured("sentences", &gates))
         }
     }
@@ -158,9 +164,7 @@ mod tests {
     use quench_quantize::recipe::{Gates, LanguageGates};
 
     use super::*;
-    use crate::{
-        ImageAccuracy, ImageScore, ModelScore, NeighbourScore, Perplexity, SentenceScore, TaskScore, VectorScore, check,
-    };
+    use crate::{ImageAccuracy, ImageScore, ModelScore, NeighbourScore, Perplexity, SentenceScore, TaskScore, check};
 
     const AROUND: Option<Interval> = Some(Interval { low: -0.03, high: 0.01, level: 0.95 });
 
@@ -230,7 +234,11 @@ mod tests {
             (&sentences, Gate::MinAgreement, Ok(0.95)),
             (&sentences, Gate::MaxCorrelationDrop, Ok(0.02)),
             (&sentences, Gate::MinNeighbours, Ok(0.7)),
-            (&sentences, Gate::MaxKl, Err("an evaluation on sentences does not measure it; it serves max_correlation")),
+            (
+                &sentences,
+                Gate::MaxPerplexityIncrease,
+                Err("an evaluation on sentences does not measure it; it serves max_kl"),
+            ),
             (&pairs, Gate::MaxAccuracyDrop, Err("there is no probe among the tasks")),
             (&pairs, Gate::MinNeighbours, Err("10 neighbours among 11 texts")),
             (&texts(), Gate::MaxKl, Err("the dense model was evaluated alone")),

@@ -6,27 +6,29 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use quench_checkpoint::{Coding, Folder, Source, Staging};
-use quench_eval::{Candidate as Contestant, Gate};
-use quench_kernels::Activations;
+use quench_eval::Gate;
 use quench_metrics::bounds::Floor;
 use quench_models::text::TextSource;
-use quench_models::{Decoder, Kind, ResNet};
-use quench_nn::{LayerInfo, Weight};
+use quench_models::{Decoder, Encoder, Kind, ResNet};
+use quench_nn::LayerInfo;
 use quench_quantize::recipe::{Evaluation, Gates};
 use quench_quantize::{
-    AllocateError, Candidate, Curvature, Matrix, Method, Plan, Planned, QuantizeError, Recipe, Refine, ScaleSearch,
+    AllocateError, Candidate, Errors, Gram, Matrix, Method, Plan, Planned, QuantizeError, Recipe, Refine, ScaleSearch,
     Target, Treatment, allocate,
 };
 use serde::Serialize;
 
-use crate::job::{Observe, Overwrite, Step, windows};
-use crate::predict::{Forecast, interrupt, opened, usual};
+use crate::job::{Observe, Overwrite, Step};
+use crate::predict::{Forecast, ROOM, interrupt, opened, usual};
 use crate::report::Report;
 use crate::subject::Subject;
 use crate::{Job, JobError, recipes, save};
 
 /// How often the plan is made anew with damages corrected by what was measured.
 const ROUNDS: usize = 3;
+
+/// Bits a parameter below which a code of one bit is tried.
+const FEW_BITS: f64 = 3.0;
 
 /// Bytes of a name and its place in the header of a file, for each tensor; only the first attempt needs to guess.
 const HEADER: u64 = 128;
@@ -139,13 +141,12 @@ impl Compression {
     /// Finds the plan, carries it out, and leaves the result at `output`; nothing is there where no plan is small enough.
     ///
     /// # Errors
-    /// Whatever is wrong with the model, the data or the output; [`JobError::NoLogits`] for a model without classes;
-    /// [`JobError::BrokenOff`] if `observe` broke off.
+    /// Whatever is wrong with the model, the data or the output; [`JobError::BrokenOff`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Compressed, JobError> {
         match Kind::of(&self.model)? {
             Kind::Decoder => self.run_as::<Decoder>(observe),
             Kind::ResNet => self.run_as::<ResNet>(observe),
-            kind @ Kind::Encoder => Err(JobError::NoLogits { path: self.model.clone(), kind }),
+            Kind::Encoder => self.run_as::<Encoder>(observe),
         }
         .map_err(JobError::broken_off)
     }
@@ -182,7 +183,7 @@ impl Compression {
         let classes = 50_000.0_f64;
         let certificate = Floor::new(budget, parameters.max(1), classes.log2());
 
-        let ways = ways()?;
+        let ways = ways(8.0 * budget as f64 / parameters.max(1) as f64)?;
         let choices = self.choices::<M>(&ways, observe)?;
         let of_layers: u64 = choices.iter().map(|choice| choice.candidates[choice.candidates.len() - 1].bytes).sum();
         let whole: M = opened(&self.model, &self.device)?;
@@ -233,7 +234,7 @@ impl Compression {
         Ok(Compressed { budget, attempts, best, verdict, certificate, report })
     }
 
-    /// What each way would do to each layer: predicted by the curvature, and measured where no gradient reaches.
+    /// What each way would do to each layer, by gradients along the errors that it makes.
     fn choices<M: Subject>(&self, ways: &[Way], observe: Observe<'_>) -> Result<Vec<Choices>, JobError> {
         let forecast = Forecast {
             dense: self.model.clone(),
@@ -242,12 +243,13 @@ impl Compression {
             settings: recipes::find(recipes::DEFAULT)?.calibration,
             device: self.device.clone(),
         };
-        let curvature = forecast.curvature::<M>(observe)?;
+        let inputs = forecast.curvature::<M>(&Errors::default(), observe)?;
         let mut model: M = opened(&self.model, &self.device)?;
         let layers = model.layers();
         let total = layers.len();
         interrupt(observe(Step::Phase { name: "candidates", total }))?;
-        let (mut found, mut done) = (Vec::with_capacity(total), 0);
+        let (mut found, mut done) = (Vec::<Choices>::with_capacity(total), 0);
+        let mut waiting = Waiting::default();
         for section in model.sections() {
             model.load(section).map_err(QuantizeError::from)?;
             let weights: Vec<(String, Matrix)> =
@@ -256,59 +258,20 @@ impl Compression {
                 interrupt(observe(Step::Progress { done, of: total, what: &name }))?;
                 let Some(layer) = layers.iter().find(|layer| layer.name == name) else { continue };
                 let dense = model.source().info(&format!("{name}.weight")).map_or(0, |info| save::bytes(&info));
-                found.push(self.candidates::<M>(layer, &w, dense, ways, &curvature, observe)?);
+                if !waiting.has_room_for(ways.len() * size_of_val(&w.values[..])) {
+                    std::mem::take(&mut waiting).weigh::<M>(&forecast, &mut found, observe)?;
+                    interrupt(observe(Step::Phase { name: "candidates", total }))?;
+                }
+                let candidates = candidates(layer, &w, dense, ways, inputs.gram(&name), &mut waiting, &self.device);
+                found.push(Choices { layer: layer.clone(), candidates });
                 done += 1;
             }
             model.release(section);
         }
+        waiting.weigh::<M>(&forecast, &mut found, observe)?;
+        // What no gradient reaches stays as it is.
+        found.iter_mut().for_each(|choice| choice.candidates.retain(|candidate| !candidate.damage.is_nan()));
         Ok(found)
-    }
-
-    /// - `dense`: bytes of the layer as it is stored
-    fn candidates<M: Subject>(
-        &self,
-        layer: &LayerInfo,
-        w: &Matrix,
-        dense: u64,
-        ways: &[Way],
-        curvature: &Curvature,
-        observe: Observe<'_>,
-    ) -> Result<Choices, JobError> {
-        let gram = curvature.gram(&layer.name);
-        let mut candidates = Vec::with_capacity(ways.len() + 1);
-        for (label, way) in ways.iter().enumerate() {
-            let method = if gram.is_some() { quick(way.method) } else { Method::rtn(ScaleSearch::Mse) };
-            let Ok(quantized) = method.quantize(&layer.name, w, way.target, gram) else { continue };
-            let mut error = w.clone();
-            let decoded = quantized.packed.decode();
-            error.values.iter_mut().zip(&decoded).for_each(|(w, decoded)| *w = decoded - *w);
-            let damage = match curvature.damage(&layer.name, &error) {
-                Some(damage) => damage,
-                None => self.measured::<M>(layer, Weight::packed(&quantized.packed, &self.device), observe)?,
-            };
-            candidates.push(Candidate { bytes: quantized.packed.storage_bits().div_ceil(8), damage, label });
-        }
-        candidates.push(Candidate { bytes: dense, damage: 0.0, label: ways.len() });
-        Ok(Choices { layer: layer.clone(), candidates })
-    }
-
-    /// The divergence of the model with one weight in the place of its own.
-    fn measured<M: Subject>(&self, layer: &LayerInfo, weight: Weight, observe: Observe<'_>) -> Result<f64, JobError> {
-        let mut dense: M = opened(&self.model, &self.device)?;
-        let mut other: M = opened(&self.model, &self.device)?;
-        other.load_all().map_err(QuantizeError::from)?;
-        for part in other.open(layer.section()) {
-            if part.name == layer.name {
-                *part.weight = weight.clone();
-            }
-        }
-        other.set_activations(Activations::F32);
-        let settings = windows(&self.settings, &dense);
-        let tasks = dense.tasks(&self.model, &self.evaluation, &settings)?;
-        let mut contestants = [Contestant { name: layer.name.clone(), model: &mut other }];
-        let mut on = |done, of| observe(Step::Batches { done, of });
-        let found = M::measure(&mut dense, &mut contestants, &tasks, &settings, &self.device, &mut on)?;
-        found.measure(Gate::MaxKl, None).map(|estimate| estimate.value).map_err(JobError::Unmeasured)
     }
 
     /// Carries a plan out.
@@ -370,23 +333,82 @@ impl Compression {
 }
 
 /// The ways to quantize a layer, from few bits to many.
-fn ways() -> Result<Vec<Way>, JobError> {
+///
+/// - `bits`: for each parameter, that there are; what is slow and for few bits alone is left out where there are many
+fn ways(bits: f64) -> Result<Vec<Way>, JobError> {
     let from = |recipe: &str, target: &str| -> Result<Way, JobError> {
         let recipe = recipes::find(recipe)?;
         let target = target.parse().unwrap_or_else(|error| unreachable!("a target of ours: {error}"));
         Ok(Way { target, method: recipe.rules[0].method() })
     };
-    [
+    let few = (bits < FEW_BITS).then_some(("gptq-trellis2-g128", "trellis1:12/128/f16"));
+    let others = [
         ("gptq-int2-g64", "int2/64/f16"),
         ("gptq-int3-g128", "int3/128/f16"),
         ("gptq-int4-g128", "int4/128/f16"),
         ("gptq-int4-g128", "int5/128/f16"),
         ("gptq-int4-g128", "int6/128/f16"),
         ("gptq-int4-g128", "int8/128/f16"),
-    ]
-    .into_iter()
-    .map(|(recipe, target)| from(recipe, target))
-    .collect()
+    ];
+    few.into_iter().chain(others).map(|(recipe, target)| from(recipe, target)).collect()
+}
+
+/// Errors that wait for their gradients.
+#[derive(Default)]
+struct Waiting {
+    errors: Errors,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.bytes == 0 || self.bytes + bytes <= ROOM
+    }
+
+    /// Sets the damage of every candidate that waits.
+    fn weigh<M: Subject>(
+        self,
+        forecast: &Forecast,
+        choices: &mut [Choices],
+        observe: Observe<'_>,
+    ) -> Result<(), JobError> {
+        let curvature = forecast.curvature::<M>(&self.errors, observe)?;
+        for Choices { layer, candidates } in choices {
+            for candidate in candidates {
+                if let Some(slopes) = curvature.slopes().along(&layer.name, candidate.label) {
+                    candidate.damage = curvature.damage_along(&slopes);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What each way makes of a layer; what it costs is yet to be [weighed](Waiting::weigh). The last one leaves it dense.
+///
+/// - `dense`: bytes of the layer as it is stored
+fn candidates(
+    layer: &LayerInfo,
+    w: &Matrix,
+    dense: u64,
+    ways: &[Way],
+    gram: Option<&Gram>,
+    waiting: &mut Waiting,
+    device: &Device,
+) -> Vec<Candidate> {
+    let mut candidates = Vec::with_capacity(ways.len() + 1);
+    for (label, way) in ways.iter().enumerate() {
+        let method = if gram.is_some() { quick(way.method) } else { Method::rtn(ScaleSearch::Mse) };
+        let Ok(quantized) = method.quantize(&layer.name, w, way.target, gram) else { continue };
+        let mut error = w.clone();
+        let decoded = quantized.packed.decode();
+        error.values.iter_mut().zip(&decoded).for_each(|(w, decoded)| *w = decoded - *w);
+        waiting.errors.add(&layer.name, label, &error, device);
+        waiting.bytes += size_of_val(&error.values[..]);
+        candidates.push(Candidate { bytes: quantized.packed.storage_bits().div_ceil(8), damage: f64::NAN, label });
+    }
+    candidates.push(Candidate { bytes: dense, damage: 0.0, label: ways.len() });
+    candidates
 }
 
 /// The method without what takes most of its time: good enough to compare ways, and what it is off by is corrected.
@@ -402,21 +424,22 @@ fn quick(method: Method) -> Method {
 
 /// The largest uniform plans within so many bytes: one for all layers, and one that leaves dense what recipes leave dense.
 fn uniforms(choices: &[Choices], ways: &[Way], room: u64) -> Vec<(String, Vec<usize>)> {
-    let plan = |label: usize, ends: bool| -> Option<Vec<usize>> {
+    let plan = |label: usize, ends: bool| -> Vec<usize> {
         choices
             .iter()
             .map(|choice| {
                 let dense = ends && choice.layer.block.is_none();
                 let label = if dense { ways.len() } else { label };
-                choice.candidates.iter().position(|candidate| candidate.label == label)
+                let found = choice.candidates.iter().position(|candidate| candidate.label == label);
+                found.unwrap_or(choice.candidates.len() - 1)
             })
             .collect()
     };
     let largest = |ends: bool| {
-        let fits = |label: &usize| plan(*label, ends).is_some_and(|chosen| bytes(choices, &chosen) <= room);
+        let fits = |label: &usize| bytes(choices, &plan(*label, ends)) <= room;
         let label = (0..ways.len()).rev().find(fits)?;
         let kept = if ends { ", ends dense" } else { "" };
-        Some((format!("uniform {}{kept}", ways[label].target), plan(label, ends)?))
+        Some((format!("uniform {}{kept}", ways[label].target), plan(label, ends)))
     };
     [largest(false), largest(true)].into_iter().flatten().collect()
 }
@@ -498,7 +521,7 @@ mod tests {
     }
 
     fn two_ways() -> Vec<Way> {
-        ways().unwrap().into_iter().take(2).collect()
+        ways(8.0).unwrap().into_iter().take(2).collect()
     }
 
     #[test]

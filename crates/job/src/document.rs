@@ -151,7 +151,7 @@ pub fn predictions(found: &Predictions) -> Document {
             layer: layer.layer.clone(),
             relative_error: Some(layer.relative_error),
             predicted_kl: Some(layer.kl),
-            predicted_kl_diagonal: Some(layer.kl_diagonal),
+            predicted_kl_diagonal: layer.kl_diagonal,
             ..Layer::default()
         });
         document.layers.push(Layers { run: format!("{name}, predicted"), rows: rows.collect() });

@@ -15,6 +15,7 @@ use quench_eval::{Candidate, Measured};
 use quench_models::Kind;
 use quench_models::text::TextSource;
 use quench_nn::Model;
+use quench_quantize::Likelihood;
 use quench_quantize::recipe::{Calibration, Evaluation, Transform};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -25,6 +26,9 @@ use crate::{CalibrationSize, JobError};
 pub(crate) trait Subject: Model + Clone {
     /// What it is measured on, read and checked.
     type Tasks;
+
+    /// The law of what it says; how far models are from each other is the divergence of their laws.
+    const LIKELIHOOD: Likelihood<Self::Input> = Likelihood::Classes;
 
     /// Which kind it is.
     const KIND: Kind;
@@ -37,6 +41,9 @@ pub(crate) trait Subject: Model + Clone {
 
     /// Opens a folder, as the model's own `open`.
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError>;
+
+    /// What it is, in the words of its configuration: `llama`.
+    fn architecture(&self) -> &'static str;
 
     /// Where the weights come from, as transformed.
     fn source(&self) -> &Arc<dyn Source>;

@@ -122,6 +122,22 @@ impl Sentences {
         });
         Self { ids: Tensor::from_data(TensorData::new::<i32, _>(ids, shape), device), mask }
     }
+
+    /// The vectors of these sentences, `[batch, hidden]`, from what an encoder makes of them, `[batch, seq, hidden]`: the mean over the
+    /// tokens, divided by its norm.
+    pub fn pool(&self, state: Tensor<3>) -> Tensor<2> {
+        let [batch, seq, hidden] = state.dims();
+        let mean = match self.mask.clone() {
+            None => state.mean_dim(1),
+            Some(mask) => {
+                let mask = mask.reshape([batch, seq, 1]);
+                (state * mask.clone()).sum_dim(1) / mask.sum_dim(1)
+            }
+        };
+        let mean = mean.reshape([batch, hidden]);
+        let norm = mean.clone().square().sum_dim(1).sqrt().clamp_min(1e-12); // [batch, 1]
+        mean / norm
+    }
 }
 
 /// What one block hands the next: the hidden state, and where there is padding.
@@ -236,19 +252,8 @@ impl Encoder {
     ///
     /// If a sentence is longer than the model's positions.
     pub fn embed(&self, sentences: Sentences) -> Tensor<2> {
-        let mask = sentences.mask.clone();
-        let state = self.forward(sentences, &mut ()); // [batch, seq, hidden]
-        let [batch, seq, hidden] = state.dims();
-        let mean = match mask {
-            None => state.mean_dim(1),
-            Some(mask) => {
-                let mask = mask.reshape([batch, seq, 1]);
-                (state * mask.clone()).sum_dim(1) / mask.sum_dim(1)
-            }
-        };
-        let mean = mean.reshape([batch, hidden]);
-        let norm = mean.clone().square().sum_dim(1).sqrt().clamp_min(1e-12); // [batch, 1]
-        mean / norm
+        let state = self.forward(sentences.clone(), &mut ());
+        sentences.pool(state)
     }
 
     /// The vectors of texts, `[texts, hidden]`, in their order; long texts are cut to the model's positions.

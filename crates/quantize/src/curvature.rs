@@ -1,18 +1,25 @@
 //! What an error in the weights costs, before the quantized model is run.
 
+mod likelihood;
+mod offsets;
+mod slopes;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use burn::tensor::activation::softmax;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
-use quench_nn::{LayerInfo, Model, Tap};
+use quench_nn::{LayerInfo, Model, Weight};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::quantizer::Matrix;
 use crate::run::check;
-use crate::stats::{host, rows};
+use crate::stats::host;
 use crate::{Gram, QuantizeError};
+pub use likelihood::Likelihood;
+use offsets::Offsets;
+pub use slopes::{Errors, Slopes};
 
 /// Outputs up to which the Gram matrix of the gradients is kept whole; more are sketched.
 const WHOLE: usize = 4096;
@@ -30,13 +37,15 @@ const SKETCH: usize = 512;
 ///
 /// with `x` what a layer reads and `g = ∂(−log p(y)) / ∂(W x)` at its `P` positions, for `T` labels `y` that are drawn from
 /// the model itself: with the labels of the data this would not be the Fisher information. That the factors of different layers
-/// and positions do not depend on each other is the approximation of K-FAC.
+/// and positions do not depend on each other is the approximation of K-FAC; [`Slopes`] do without it, for errors that are known
+/// while gradients are gathered.
 ///
 /// Source: Martens and Grosse 2015, "Optimizing neural networks with Kronecker-factored approximate curvature"; for
 /// convolutions Grosse and Martens 2016 (`docs/references.md#kfac`).
 #[derive(Debug)]
 pub struct Curvature {
     layers: BTreeMap<String, Factors>,
+    slopes: Slopes,
     labels: usize,
 }
 
@@ -65,7 +74,9 @@ impl Curvature {
     /// Passes batches through a dense model, and gradients back.
     ///
     /// - `model`: all of its sections loaded, on a device with autodiff
-    /// - `batches`: of several sequences each; `[batch, ..]` → logits `[batch, labels, classes]`
+    /// - `batches`: of several sequences each
+    /// - `likelihood`: what the model says, given what it computes
+    /// - `errors`: whose [slopes](Self::slopes) are wanted
     /// - `seed`: of the labels that are drawn
     /// - `observe`: called with the number of batches done; breaking out of it stops
     ///
@@ -73,37 +84,55 @@ impl Curvature {
     ///
     /// [`QuantizeError::Interrupted`] if `observe` broke off.
     pub fn gather<M: Model>(
-        model: &M,
+        model: &mut M,
         batches: &[M::Input],
+        likelihood: Likelihood<M::Input>,
+        errors: &Errors,
         seed: u64,
         observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Self, QuantizeError> {
-        let layers: Vec<LayerInfo> = model.layers().into_iter().filter(|layer| !layer.site.is_empty()).collect();
+        let (read, tables): (Vec<LayerInfo>, Vec<LayerInfo>) =
+            model.layers().into_iter().partition(|layer| !layer.site.is_empty());
+        let tables = only_tables_learn(model, &tables);
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut found = Self { layers: BTreeMap::new(), labels: 0 };
+        let mut found = Self { layers: BTreeMap::new(), slopes: Slopes::default(), labels: 0 };
         for (index, batch) in batches.iter().enumerate() {
-            let mut offsets = Offsets::at(&layers);
-            let logits = model.forward(batch.clone(), &mut offsets);
-            let [sequences, labels, classes] = logits.dims();
-            let logits = logits.reshape([sequences * labels, classes]);
-            let gradient = Tensor::from_inner(surprise(logits.clone().inner(), &mut random));
-            let grads = (logits * gradient).sum().backward();
+            let mut offsets = Offsets::at(&read);
+            let output = likelihood.parameters(batch, model.forward(batch.clone(), &mut offsets));
+            let [sequences, labels, width] = output.dims();
+            let output = output.reshape([sequences * labels, width]);
+            let gradient = Tensor::from_inner(likelihood.surprise(output.clone().inner(), &mut random));
+            let grads = (output * gradient).sum().backward();
             found.labels += sequences * labels;
-            for layer in &layers {
+            for layer in &read {
                 let (Some(x), Some(offset)) = (offsets.inputs.get(&layer.site), offsets.outputs.get(&layer.output()))
                 else {
                     continue;
                 };
                 let Some(g) = offset.grad(&grads) else { continue };
-                found.add(&layer.name, x.clone(), g, sequences, &mut random);
+                found.add(&layer.name, x.clone(), g, sequences, errors, &mut random);
             }
+            for (name, table) in &tables {
+                if let Some(gradient) = table.grad(&grads) {
+                    found.slopes.add(name, &gradient, errors);
+                }
+            }
+            found.slopes.end_batch(sequences);
             check(observe(index + 1))?;
         }
         Ok(found)
     }
 
     /// - `x`: `[positions, in]`, `g`: `[positions, out]`, of so many sequences one after the other
-    fn add(&mut self, layer: &str, x: Tensor<2>, g: Tensor<2>, sequences: usize, random: &mut ChaCha8Rng) {
+    fn add(
+        &mut self,
+        layer: &str,
+        x: Tensor<2>,
+        g: Tensor<2>,
+        sequences: usize,
+        errors: &Errors,
+        random: &mut ChaCha8Rng,
+    ) {
         let ([positions, _], [_, out]) = (x.dims(), g.dims());
         let input = Gram::of(x.clone());
         let output = if out <= WHOLE {
@@ -115,9 +144,11 @@ impl Curvature {
         };
         let energy = host(g.clone().square().sum())[0].into();
         let span = positions / sequences;
-        let of = |sequence: usize| {
+        let mut of = |sequence: usize| {
             let span = sequence * span..(sequence + 1) * span;
-            g.clone().slice([span.clone()]).transpose().matmul(x.clone().slice([span])).square()
+            let gradient = g.clone().slice([span.clone()]).transpose().matmul(x.clone().slice([span]));
+            self.slopes.add(layer, &gradient, errors);
+            gradient.square()
         };
         let diagonal = (1..sequences).fold(of(0), |sum, sequence| sum + of(sequence));
         let new = Factors { input, output, diagonal, energy };
@@ -140,6 +171,16 @@ impl Curvature {
     /// Labels that were drawn, tokens or images.
     pub fn labels(&self) -> usize {
         self.labels
+    }
+
+    /// `½ Σ_s d_s² / T`, in nats per label, of [slopes](Slopes).
+    pub fn damage_along(&self, slopes: &[f64]) -> f64 {
+        0.5 * slopes.iter().map(|slope| slope * slope).sum::<f64>() / self.labels as f64
+    }
+
+    /// How likely the labels become along the errors that were given.
+    pub fn slopes(&self) -> &Slopes {
+        &self.slopes
     }
 
     /// The layers that gradients reached.
@@ -203,67 +244,26 @@ fn on(error: &Matrix, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(error.values.clone(), [error.rows, error.columns]), device)
 }
 
-/// `p − 1[y]` for labels `y` drawn from `p = softmax(logits)`, row by row: the gradient of `−log p(y)`. `[labels, classes]` → the same.
-fn surprise(logits: Tensor<2>, random: &mut ChaCha8Rng) -> Tensor<2> {
-    let (device, [labels, classes]) = (logits.device(), logits.dims());
-    let mut values = host(softmax(logits, 1));
-    for row in values.chunks_mut(classes) {
-        let total: f32 = row.iter().sum();
-        let mut left = random.random::<f32>() * total;
-        let drawn = row.iter().position(|p| {
-            left -= p;
-            left < 0.0
-        });
-        // Rounding may leave a little behind the last class: then the most likely one is as good as any.
-        row[drawn.unwrap_or_else(|| most(row))] -= 1.0;
-    }
-    Tensor::from_data(TensorData::new(values, [labels, classes]), &device)
-}
-
-fn most(row: &[f32]) -> usize {
-    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0)
-}
-
-/// A tap that keeps inputs, and adds to every output a zero whose gradient is asked for.
-struct Offsets {
-    /// By site, `[positions, in]`, without graph.
-    inputs: BTreeMap<String, Tensor<2>>,
-    /// By site, `[positions, out]`.
-    outputs: BTreeMap<String, Tensor<2>>,
-    wanted: [Vec<String>; 2],
-}
-
-impl Offsets {
-    fn at(layers: &[LayerInfo]) -> Self {
-        let wanted =
-            [layers.iter().map(|layer| layer.site.clone()).collect(), layers.iter().map(LayerInfo::output).collect()];
-        Self { inputs: BTreeMap::new(), outputs: BTreeMap::new(), wanted }
-    }
-}
-
-impl Tap for Offsets {
-    fn sees(&self, site: &str) -> bool {
-        self.wanted.iter().flatten().any(|wanted| wanted == site)
-    }
-
-    fn tap<const D: usize>(&mut self, site: &str, x: Tensor<D>) -> Tensor<D> {
-        let [inputs, outputs] = &self.wanted;
-        if inputs.iter().any(|wanted| wanted == site) {
-            self.inputs.insert(site.to_owned(), rows(x.clone().inner()));
+/// Takes all weights but those of `tables` out of the graph, and returns those.
+fn only_tables_learn<M: Model>(model: &mut M, tables: &[LayerInfo]) -> Vec<(String, Tensor<2>)> {
+    let mut found = Vec::new();
+    for section in model.sections() {
+        for part in model.open(section) {
+            let w = Tensor::from_inner(part.weight.val().inner());
+            let learns = tables.iter().any(|table| table.name == part.name);
+            let w = if learns { w.require_grad() } else { w };
+            if learns {
+                found.push((part.name, w.clone()));
+            }
+            *part.weight = Weight::Dense(Param::initialized(ParamId::new(), w));
         }
-        if !outputs.iter().any(|wanted| wanted == site) {
-            return x;
-        }
-        let shape = x.dims();
-        let offset = rows(x.zeros_like()).require_grad();
-        self.outputs.insert(site.to_owned(), offset.clone());
-        x + offset.reshape(shape)
     }
+    found
 }
 
 #[cfg(test)]
 mod tests {
-    use quench_nn::{LoadError, Part, Role, Section, Weight};
+    use quench_nn::{LoadError, Part, Role, Section, Tap};
 
     use super::*;
 
@@ -337,9 +337,13 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = matrix(20_000, INPUTS, 1, 4.0);
         let (w, e) = (matrix(CLASSES, INPUTS, 2, scale), matrix(CLASSES, INPUTS, 3, 0.1));
-        let model = Regression(Weight::dense(on(&w, &device)));
+        let mut model = Regression(Weight::dense(on(&w, &device)));
         // A sequence is one input here, as the diagonal wants it: batches of one row would be many, so few rows serve it.
-        let whole = Curvature::gather(&model, &[on(&x, &device)], 0, &mut |_| ControlFlow::Continue(())).unwrap();
+        let whole =
+            Curvature::gather(&mut model, &[on(&x, &device)], Likelihood::Classes, &Errors::default(), 0, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
         assert_eq!((whole.labels(), whole.layers().collect::<Vec<_>>()), (20_000, vec!["head"]));
         let mut moved = w.clone();
         moved.values.iter_mut().zip(&e.values).for_each(|(w, e)| *w += e);
@@ -362,8 +366,12 @@ mod tests {
     fn traces_and_damages_agree() {
         let device = Device::flex().autodiff();
         let x = matrix(400, INPUTS, 1, 4.0);
-        let model = Regression(Weight::dense(on(&matrix(CLASSES, INPUTS, 2, 0.0), &device)));
-        let found = Curvature::gather(&model, &[on(&x, &device)], 0, &mut |_| ControlFlow::Continue(())).unwrap();
+        let mut model = Regression(Weight::dense(on(&matrix(CLASSES, INPUTS, 2, 0.0), &device)));
+        let found =
+            Curvature::gather(&mut model, &[on(&x, &device)], Likelihood::Classes, &Errors::default(), 0, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
         // Independent errors of unit variance cost half of the trace in the mean, whichever way it is computed.
         let mean = |damage: fn(&Curvature, &str, &Matrix) -> Option<f64>| -> f64 {
             let sign = |seed| {
@@ -386,8 +394,8 @@ mod tests {
         let e = matrix(40, 8, 3, 0.1);
         let device = Device::flex();
         let mut random = ChaCha8Rng::seed_from_u64(4);
-        let mut whole = Curvature { layers: BTreeMap::new(), labels: 300 };
-        whole.add("l", on(&x, &device), on(&g, &device), 1, &mut random);
+        let mut whole = Curvature { layers: BTreeMap::new(), slopes: Slopes::default(), labels: 300 };
+        whole.add("l", on(&x, &device), on(&g, &device), 1, &Errors::default(), &mut random);
         let exact = whole.damage("l", &e).unwrap();
         let factors = whole.layers.remove("l").unwrap();
         let signs: Vec<f32> = (0..SKETCH * 300).map(|_| if random.random::<bool>() { 1.0 } else { -1.0 }).collect();

@@ -28,7 +28,7 @@ mod text;
 pub use allocate::{AllocateError, Allocation, Candidate, allocate};
 pub use balance::{Balance, Balanced, balance, rounding_gain};
 pub use checks::known_answers;
-pub use curvature::Curvature;
+pub use curvature::{Curvature, Errors, Likelihood, Slopes};
 pub use error::QuantizeError;
 pub use ledger::{Entry, Ledger};
 pub use plan::{Plan, Planned, Treatment};

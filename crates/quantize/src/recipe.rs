@@ -273,7 +273,7 @@ pub struct Gates {
     /// Largest allowed `perplexity / dense perplexity − 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_perplexity_increase: Option<f64>,
-    /// Largest allowed mean KL divergence, nats per token or image.
+    /// Largest allowed mean KL divergence, nats per token or image; of vectors of sentences `1 − cos`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_kl: Option<f64>,
     /// Smallest allowed top-1 agreement, 0 to 1.

@@ -42,6 +42,10 @@ impl Subject for Decoder {
         Ok(quench_models::open(folder, device)?)
     }
 
+    fn architecture(&self) -> &'static str {
+        self.config().family.name()
+    }
+
     fn source(&self) -> &Arc<dyn Source> {
         Decoder::source(self)
     }

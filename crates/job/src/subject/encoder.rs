@@ -10,6 +10,7 @@ use quench_eval::{Bootstrap, Candidate, EvalError, Measured, SentenceComparison,
 use quench_models::text::{Corpus, TextSource, sentences};
 use quench_models::{Encoder, Kind, ModelError, Sentences, Tokenizer};
 use quench_nn::Model;
+use quench_quantize::Likelihood;
 use quench_quantize::recipe::{Calibration, Evaluation};
 
 use super::decoder::{checksum, sequences};
@@ -28,12 +29,18 @@ pub(crate) struct Tasks {
 impl Subject for Encoder {
     type Tasks = Tasks;
 
+    const LIKELIHOOD: Likelihood<Sentences> = Likelihood::Vectors(Sentences::pool);
+
     const KIND: Kind = Kind::Encoder;
 
     const DATA: &'static str = "text";
 
     fn from_folder(folder: &Path, device: &Device) -> Result<Self, JobError> {
         Ok(Encoder::open(folder, device)?)
+    }
+
+    fn architecture(&self) -> &'static str {
+        "bert"
     }
 
     fn source(&self) -> &Arc<dyn Source> {

@@ -33,6 +33,10 @@ impl Subject for ResNet {
         Ok(ResNet::open(folder, device)?)
     }
 
+    fn architecture(&self) -> &'static str {
+        "resnet"
+    }
+
     fn source(&self) -> &Arc<dyn Source> {
         ResNet::source(self)
     }
