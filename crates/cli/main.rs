@@ -34,6 +34,8 @@ mod snr;
 mod summary;
 mod table;
 mod texts;
+mod threshold;
+mod timing;
 mod validate;
 
 use std::process::ExitCode;
@@ -68,12 +70,14 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Measure(arguments) => measure::run(arguments),
+        Command::Threshold(arguments) => threshold::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Finetune(arguments) => finetune::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
-        Command::Bench(arguments) if arguments.measure => measure::run(arguments),
+        Command::Bench(arguments) if arguments.measure => timing::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Snr(arguments) => snr::run(arguments),
         Command::Fit(arguments) => fit::run(arguments),

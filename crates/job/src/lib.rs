@@ -5,6 +5,7 @@
 
 mod card;
 mod compress;
+mod contrast;
 mod convert;
 pub mod document;
 mod error;
@@ -19,10 +20,14 @@ pub mod recipes;
 mod report;
 mod save;
 mod subject;
+mod threshold;
 mod tune;
 
 pub use card::layer_kind;
 pub use compress::{Attempt, Budget, Compressed, Compression, Verdict};
+pub use contrast::{
+    Contrast, ContrastSettings, Contrasted, Floor, Floored, Held, Lowest, Named, Scoring, Site, metric,
+};
 pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
 pub use evaluate::Measurement;
@@ -31,4 +36,5 @@ pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
 pub use predict::{Forecast, LayerPrediction, Predicted, Prediction, Predictions, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};
+pub use threshold::{SweepSettings, Swept, Threshold, Thresholds};
 pub use tune::{Tuning, TuningReport};
