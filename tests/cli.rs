@@ -9,6 +9,8 @@ mod bench;
 mod hub;
 #[path = "support/kinds.rs"]
 mod kinds;
+#[path = "support/meaning.rs"]
+mod meaning;
 mod support;
 
 use std::collections::BTreeMap;

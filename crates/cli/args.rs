@@ -1,5 +1,6 @@
 //! What can be typed: commands, options, and their help.
 
+mod explore;
 mod measure;
 mod threshold;
 
@@ -13,6 +14,7 @@ use quench::models::text::TextSource;
 use crate::device::Wanted;
 use crate::snr::{Origin, SEED, Widths};
 
+pub use explore::Explore;
 pub use measure::Measure;
 pub use threshold::Threshold;
 
@@ -63,6 +65,8 @@ pub enum Command {
     Measure(Measure),
     /// Round weights ever more coarsely: where does a model stop to work, and is that a cliff?
     Threshold(Threshold),
+    /// Serve a page on this machine, with sliders, on which a small network is trained and layers are rounded
+    Explore(Explore),
     /// Make one HTML file with plots of what other commands have written as JSON
     Report(Report),
     /// Train a quantized model to say what its dense original says

@@ -11,6 +11,7 @@ mod device;
 mod devices;
 mod download;
 mod eval;
+mod explore;
 mod failure;
 mod finetune;
 mod fit;
@@ -72,6 +73,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Predict(arguments) => predict::run(arguments),
         Command::Measure(arguments) => measure::run(arguments),
         Command::Threshold(arguments) => threshold::run(arguments),
+        Command::Explore(arguments) => explore::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Finetune(arguments) => finetune::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -100,9 +100,12 @@ pub struct Scoring {
     pub metric: Metric,
     /// What was found, if anything was.
     pub value: Option<Value>,
-    /// Why nothing was found, and how many samples are needed.
+    /// Why nothing was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inconclusive: Option<String>,
+    /// How many samples are needed, where there are too few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<usize>,
 }
 
 /// A number with its name and its unit.

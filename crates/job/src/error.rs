@@ -250,6 +250,17 @@ pub enum JobError {
         /// What was typed.
         text: String,
     },
+    /// A scheme is misspelled.
+    #[error(transparent)]
+    Scheme(#[from] quench_format::FormatError),
+    /// A setting out of its range.
+    #[error("{name} must be {range}")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
     /// A file without vectors.
     #[error("{}: {why}", .path.display())]
     Vectors {

@@ -105,9 +105,7 @@ pub(super) fn floored(
         };
         let of = |metric: Metric| scored(predictions, sites).filter(move |(_, scoring)| scoring.metric == metric);
         let Some(low) = low else {
-            let fewest = floor.metric.map(|metric| metric.fewest(settings.k));
-            let few = floor.metric.and_then(|metric| of(metric).find_map(|(_, scoring)| scoring.inconclusive.clone()));
-            let needed = fewest.filter(|_| few.is_some_and(|why| why.contains("needed")));
+            let needed = floor.metric.and_then(|metric| of(metric).find_map(|(_, scoring)| scoring.needed));
             return Floored {
                 floor: *floor,
                 site: String::new(),

@@ -55,9 +55,9 @@ fn scoring(
     settings: &ContrastSettings,
 ) -> Scoring {
     let needed = metric.fewest(settings.k);
+    let nothing = |why: String, needed| Scoring { metric, value: None, inconclusive: Some(why), needed };
     if n < needed {
-        let inconclusive = Some(format!("inconclusive: {n} samples, and at least {needed} are needed"));
-        return Scoring { metric, value: None, inconclusive };
+        return nothing(format!("inconclusive: {n} samples, and at least {needed} are needed"), Some(needed));
     }
     let options = CoherenceOptions {
         metrics: vec![metric],
@@ -67,12 +67,11 @@ fn scoring(
     };
     match Coherence::measure(&options, hidden, predictions) {
         Ok(found) => {
-            Scoring { metric, value: found.scored.into_iter().next().map(|scored| scored.value), inconclusive: None }
+            let value = found.scored.into_iter().next().map(|scored| scored.value);
+            Scoring { metric, value, inconclusive: None, needed: None }
         }
-        Err(CoherenceError::Undefined(_)) => {
-            Scoring { metric, value: None, inconclusive: Some("inconclusive: one side does not vary".to_owned()) }
-        }
-        Err(error) => Scoring { metric, value: None, inconclusive: Some(format!("inconclusive: {error}")) },
+        Err(CoherenceError::Undefined(_)) => nothing("inconclusive: one side does not vary".to_owned(), None),
+        Err(error) => nothing(format!("inconclusive: {error}"), None),
     }
 }
 
@@ -197,4 +196,52 @@ fn map(site: &str, [x, y]: [&Tensor<2>; 2], notes: &mut Vec<String>) -> Option<M
         before: places(x),
         after: places(y),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+    use quench_metrics::Source;
+
+    use super::*;
+
+    /// With the fewest samples every metric has a value, with one less it says how many those are.
+    #[test]
+    fn the_fewest_samples_are_enough() {
+        let settings = ContrastSettings { k: 3, ..ContrastSettings::default() };
+        for metric in Metric::ALL.into_iter().filter(|metric| !metric.of_predictions()) {
+            let needed = metric.fewest(settings.k);
+            let found = |n: usize| {
+                let values = Source::Gaussian.samples(n * 4, 7);
+                let x = Tensor::<2>::from_data(TensorData::new(values, [n, 4]), &Device::flex());
+                let hidden = Hidden { reference: x.clone(), approximation: x * 2.0, sequences: &[] };
+                scoring(metric, n, Some(&hidden), None, &settings)
+            };
+            let (enough, few) = (found(needed), found(needed - 1));
+            assert!(enough.value.is_some_and(|value| value.value > 0.99) && enough.needed.is_none(), "{metric}");
+            assert_eq!((few.value, few.needed), (None, Some(needed)), "{metric}");
+        }
+    }
+
+    #[test]
+    fn equal_rows_are_counted() {
+        let x = Tensor::<2>::from_floats([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0], [1.0, 2.0]], &Device::flex());
+        assert_eq!(duplicates(&x), 2);
+    }
+
+    /// Two sequences of two labels, by hand.
+    #[test]
+    fn divergences_are_means_over_labels() {
+        let found = Predicted {
+            kl: vec![0.0, 1.0, 2.0, 3.0],
+            jsd: vec![0.5; 4],
+            agreement: vec![true; 4],
+            right: Some([vec![true, true], vec![true, false]]),
+            sequences: vec![2, 2],
+        };
+        let values = divergences(&found, &ContrastSettings::default());
+        assert_eq!(values.iter().map(|named| named.value.value).collect::<Vec<_>>(), [1.5, 0.5, 0.5]);
+        let interval = values[0].value.interval.unwrap();
+        assert_eq!((interval.low, interval.high), (0.5, 2.5));
+    }
 }

@@ -66,7 +66,7 @@ fn matrices(path: &Path, device: &Device) -> Result<Vec<(String, Tensor<2>)>, Jo
 
 /// A matrix of floats in NumPy's format, row by row.
 ///
-/// Source: numpy.lib.format, versions 1.0 to 3.0.
+/// Source: `docs/references.md#npy`.
 fn npy(bytes: &[u8]) -> Result<(Vec<f32>, [usize; 2]), &'static str> {
     const SHORT: &str = "the file is truncated";
     let (magic, rest) = bytes.split_at_checked(8).ok_or(SHORT)?;
