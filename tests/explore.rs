@@ -99,7 +99,7 @@ fn frame(settings: StudySettings) -> Value {
 }
 
 #[test]
-fn every_setting_on_the_wire_is_the_librarys() {
+fn every_setting_on_the_wire_is_of_the_library() {
     let explorer = Explorer::start(&[]);
     let first = explorer.trained(0);
     let settings = StudySettings::default();

@@ -123,7 +123,7 @@ fn scores(scorings: Vec<(&str, &Scoring)>) -> String {
     ];
     let rows: Vec<[String; 8]> = scorings
         .into_iter()
-        .map(|(site, Scoring { metric, value, inconclusive })| {
+        .map(|(site, Scoring { metric, value, inconclusive, .. })| {
             let value = value.as_ref();
             let text = |of: &dyn Fn(&Value) -> String| value.map_or_else(String::new, of);
             [

@@ -85,7 +85,7 @@ fn sweeps_that_say_nothing_are_refused() {
         (threshold(&[&data[..], &["--layers", "*nothing*"]].concat()), &["*nothing*", "no layer"]),
         (threshold(&[&data[..], &["--kl", "0"]].concat()), &["limit", "above 0"]),
         (threshold(&[&data[..], &["--from", "2", "--to", "1"]].concat()), &["from 2 to 1"]),
-        (threshold(&["--data", "short.txt"]), &["short.txt"]),
+        (threshold(&["--data", "short.txt"]), &["0 samples of 24 tokens", "add text"]),
         (vec!["threshold", "encoder", "--data", "calibration.txt"], &["vectors and no distribution"]),
     ] {
         bench.run(&arguments).refuses(expected).unwrap();

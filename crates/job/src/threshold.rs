@@ -25,6 +25,9 @@ use crate::subject::Subject;
 /// The least number of sequences that says anything of other sequences.
 const FEWEST: usize = 2;
 
+/// The least number of batches whose spread says how far the trace may be off: of three, all draws are alike.
+const UNITS: usize = 5;
+
 /// Where a sweep begins and ends without being told, in units of the predicted step.
 const SPAN: [f64; 2] = [1.0 / 8.0, 16.0];
 
@@ -94,7 +97,7 @@ pub struct Swept {
     pub sequences: usize,
     /// Labels in them: tokens, or images.
     pub labels: usize,
-    /// `tr F = Σ_l s_l² tr F_l`, with labels that the dense model drew; its interval is over batches of sequences.
+    /// `tr F = Σ_l s_l² tr F_l`, with labels that the dense model drew; its interval is over batches of sequences, from 5 on.
     pub trace: Value,
     /// The step of the limit by linear response, `√(24 limit / tr F)`.
     pub predicted: Value,
@@ -219,7 +222,8 @@ impl Threshold {
                 let done = index * steps.len() + at;
                 let what = format!("step {step:.3}");
                 interrupt(observe(Step::Progress { done, of: total * steps.len(), what: &what }))?;
-                for offset in 0..settings.offsets {
+                let [divergences, agreements] = &mut found[at];
+                for (offset, (divergences, agreements)) in divergences.iter_mut().zip(agreements).enumerate() {
                     // Each step has grids of its own; each batch sees the same ones.
                     let drawn = settings.data.seed.wrapping_add((at * settings.offsets + offset) as u64);
                     let mut random = ChaCha8Rng::seed_from_u64(drawn);
@@ -227,8 +231,8 @@ impl Threshold {
                         rounded(w.clone(), step * scale, random.random::<f64>() - 0.5)
                     });
                     let [kl, same] = compared(dense.clone(), model.forward(batch.clone(), &mut ()));
-                    found[at][0][offset].extend(kl);
-                    found[at][1][offset].extend(same);
+                    divergences.extend(kl);
+                    agreements.extend(same);
                 }
             }
         }
@@ -345,7 +349,8 @@ fn compared(dense: Tensor<3>, rounded: Tensor<3>) -> [Vec<f64>; 2] {
 fn trace(batches: &[Total], labels: usize, bootstrap: &Bootstrap) -> Value {
     let (sum, n) = batches.iter().fold((0.0, 0), |(sum, n), total| (sum + total.sum, n + total.n));
     let value = Value::measured(sum / n as f64, "gradients of labels that the model drew", labels);
-    value.with_interval(bootstrap.mean(batches), bootstrap.seed)
+    let interval = bootstrap.mean(batches).filter(|_| batches.len() >= UNITS);
+    value.with_interval(interval, bootstrap.seed)
 }
 
 /// `√(24 limit / tr F)`; the larger the trace, the smaller the step.
@@ -392,7 +397,9 @@ mod tests {
     #[test]
     fn the_predicted_step_is_that_of_the_parabola() {
         let total = |sum| Total { sum, n: 10 };
-        let found = trace(&[total(2300.0), total(2500.0)], 20, &Bootstrap::default());
+        let batches = [2300.0, 2500.0, 2400.0, 2350.0, 2450.0].map(total);
+        assert_eq!(trace(&batches[..4], 40, &Bootstrap::default()).interval, None);
+        let found = trace(&batches, 50, &Bootstrap::default());
         assert!((found.value - 240.0).abs() < 1e-12);
         let step = predicted(&found, 0.1).unwrap();
         let interval = step.interval.unwrap();

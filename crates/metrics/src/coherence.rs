@@ -58,7 +58,7 @@ impl Metric {
         match self {
             Self::KnnOverlap => k + 2, // with k + 1 all others are neighbours
             Self::Reconstruction => k + 1,
-            Self::Trustworthiness | Self::Continuity => (3 * k + 1) / 2 + 1,
+            Self::Trustworthiness | Self::Continuity => (3 * k).div_ceil(2) + 1,
             Self::Cka => 4,
             Self::Rsa | Self::Procrustes => 3,
             Self::ExpKl | Self::Agreement => 1,
