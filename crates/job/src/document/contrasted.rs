@@ -53,7 +53,15 @@ pub fn contrasted(found: &Contrasted) -> Document {
             Held::Kept | Held::Missed => String::new(),
         },
     };
-    let notes = found.sites.iter().flat_map(|site| site.notes.iter().map(|note| format!("{}: {note}", site.site)));
+    // What is said of several sites is said once.
+    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (site, note) in found.sites.iter().flat_map(|site| site.notes.iter().map(|note| (site.site.as_str(), note))) {
+        match notes.iter_mut().find(|(other, _)| other == note) {
+            Some((_, sites)) => sites.push(site),
+            None => notes.push((note, vec![site])),
+        }
+    }
+    let notes = notes.into_iter().map(|(note, sites)| format!("{note} ({})", sites.join(", ")));
     Document {
         runs: vec![Run {
             name: run_name,
