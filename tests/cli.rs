@@ -11,6 +11,8 @@ mod data;
 mod hub;
 #[path = "support/kinds.rs"]
 mod kinds;
+#[path = "cli/meaning.rs"]
+mod meaning;
 #[path = "cli/planning.rs"]
 mod planning;
 mod support;

@@ -1,5 +1,9 @@
 //! What can be typed: commands, options, and their help.
 
+mod explore;
+mod measure;
+mod threshold;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
@@ -9,6 +13,10 @@ use quench::models::text::TextSource;
 
 use crate::device::Wanted;
 use crate::snr::{Origin, SEED, Widths};
+
+pub use explore::Explore;
+pub use measure::Measure;
+pub use threshold::Threshold;
 
 const CODES: &str = "\
 Exit codes:
@@ -53,6 +61,12 @@ pub enum Command {
     Compress(Compress),
     /// Predict how far quantized models are from a dense one, without running them
     Predict(Predict),
+    /// Compare what two models, or two files of vectors, have in common, by many metrics
+    Measure(Measure),
+    /// Round weights ever more coarsely: where does a model stop to work, and is that a cliff?
+    Threshold(Threshold),
+    /// Serve a page on this machine, with sliders, on which a small network is trained and layers are rounded
+    Explore(Explore),
     /// Make one HTML file with plots of what other commands have written as JSON
     Report(Report),
     /// Train a quantized model to say what its dense original says
@@ -435,7 +449,7 @@ Examples:
 
 {CODES}"))]
 pub struct Report {
-    /// What `quench quantize`, `eval`, `predict` or `snr` wrote with --json, reports, and folders with such files
+    /// What `quench quantize`, `eval`, `predict`, `threshold`, `measure` or `snr` wrote with --json, reports, and folders with such files
     #[arg(required = true, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
     pub inputs: Vec<PathBuf>,
 

@@ -17,10 +17,10 @@ use crate::args::Bench;
 use crate::failure::{Elsewhere, Outcome};
 use crate::format::{bytes, count, number};
 use crate::json::Target;
-use crate::measure::{Event, Measured, Test, steps};
 use crate::model;
 use crate::progress::Progress;
 use crate::table::{self, Column};
+use crate::timing::{Event, Measured, Test, steps};
 
 /// Lengths where none are asked for.
 const PROMPT: usize = 512;

@@ -45,6 +45,13 @@ pub fn change(fraction: f64) -> String {
     format!("{:+.2} %", 100.0 * fraction)
 }
 
+/// A fraction as a bar of at most `width` letters, in eighths of a letter.
+pub fn bar(fraction: f64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (fraction.clamp(0.0, 1.0) * 8.0 * width as f64).round() as usize;
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}
+
 /// A duration in its natural unit: `0.8 s`, `12 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn seconds(seconds: f64) -> String {
     let whole = seconds.round() as u64;
@@ -95,6 +102,11 @@ mod tests {
         ] {
             assert_eq!(number(value), text, "{value}");
         }
+    }
+
+    #[test]
+    fn bars() {
+        assert_eq!([0.0, 0.5, 0.28125, 1.0, 7.0].map(|share| bar(share, 4)), ["", "██", "█▏", "████", "████"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod device;
 mod devices;
 mod download;
 mod eval;
+mod explore;
 mod failure;
 mod finetune;
 mod fit;
@@ -34,6 +35,8 @@ mod snr;
 mod summary;
 mod table;
 mod texts;
+mod threshold;
+mod timing;
 mod validate;
 
 use std::process::ExitCode;
@@ -68,12 +71,15 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Measure(arguments) => measure::run(arguments),
+        Command::Threshold(arguments) => threshold::run(arguments),
+        Command::Explore(arguments) => explore::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Finetune(arguments) => finetune::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Convert(arguments) => convert::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
-        Command::Bench(arguments) if arguments.measure => measure::run(arguments),
+        Command::Bench(arguments) if arguments.measure => timing::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Snr(arguments) => snr::run(arguments),
         Command::Fit(arguments) => fit::run(arguments),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use quench::checkpoint::write_atomically;
-use quench::job::{self, Predictions, document};
+use quench::job::{self, Contrasted, Predictions, Thresholds, document};
 use quench::report::{Bound, Document, Evidence, Input, Number, RateAxis, RatePoint, Rates};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,6 +21,8 @@ enum File {
     Job(Box<job::Report>),
     Scores(eval::Scores),
     Predictions(Predictions),
+    Thresholds(Thresholds),
+    Contrasted(Box<Contrasted>),
     Snr(snr::Report),
     Document(Box<Document>),
     /// JSON of something else.
@@ -97,11 +99,19 @@ fn read_all(arguments: &Report, own: &Path) -> anyhow::Result<Document> {
                     models.push(model(&predictions.dense));
                     ("quench predict", document::predictions(&predictions))
                 }
+                File::Thresholds(thresholds) => {
+                    models.extend(thresholds.models.iter().map(|swept| model(&swept.model)));
+                    ("quench threshold", document::thresholds(&thresholds))
+                }
+                File::Contrasted(contrasted) => {
+                    models.push(model(&contrasted.reference));
+                    ("quench measure", document::contrasted(&contrasted))
+                }
                 File::Snr(report) => ("quench snr", Document { rates: vec![rates(&report)], ..Document::default() }),
                 File::Document(document) => ("quench report", *document),
                 File::Other if input.is_dir() => continue,
                 File::Other => bail!(
-                    "{}: this is no file of `quench quantize`, `eval`, `predict`, `snr` or `report`; give what their --json wrote",
+                    "{}: this is no file of `quench quantize`, `eval`, `predict`, `threshold`, `measure`, `snr` or `report`; give what their --json wrote",
                     path.display()
                 ),
             };
@@ -150,6 +160,10 @@ fn read(path: &Path) -> anyhow::Result<File> {
         Ok(File::Scores(of(path, &text, "quench eval")?))
     } else if has(&["predictions", "settings", "dense"]) {
         Ok(File::Predictions(of(path, &text, "quench predict")?))
+    } else if has(&["models", "settings", "verdict"]) {
+        Ok(File::Thresholds(of(path, &text, "quench threshold")?))
+    } else if has(&["reference", "approximation", "sites"]) {
+        Ok(File::Contrasted(of(path, &text, "quench measure")?))
     } else if has(&["weights", "rows"]) {
         Ok(File::Snr(of(path, &text, "quench snr")?))
     } else if ["inputs", "runs", "rates", "sweeps", "languages", "layers", "shapes", "maps", "explorers"]

@@ -2,6 +2,7 @@
 //!
 //! Each function gives the sections that its argument can fill; [`joint`] adds what several of them show together.
 
+mod contrasted;
 mod together;
 
 use quench_eval::{Comparison, GateResult, Measure as Task, Measured, Score};
@@ -10,13 +11,14 @@ use quench_metrics::topology::{self, Stability};
 use quench_metrics::{Bootstrap, Coherence, Evidence, Interval, Value};
 use quench_quantize::Entry;
 use quench_report::{
-    Crossing, Diagram, Document, Judgement, Language, Languages, Layer, Layers, Logistic, Measure, Number, Run, Shape,
-    Step, Sweep,
+    Crossing, Diagram, Document, Judgement, Language, Languages, Layer, Layers, Logistic, Measure, Number, Response,
+    Run, Shape, Step, Sweep,
 };
 
+pub use contrasted::contrasted;
 pub use together::joint;
 
-use crate::{Predictions, Report};
+use crate::{Predictions, Report, Thresholds};
 
 /// A number of the library as one of a report.
 pub fn number(value: &Value) -> Number {
@@ -183,6 +185,7 @@ pub fn sweep(
     let own = enough.then(|| threshold::verdict(std::slice::from_ref(sweep), bootstrap));
     let judgement = verdict.or(own.as_ref()).map(|verdict| match verdict {
         Verdict::Smooth => Judgement::Smooth,
+        Verdict::Inconclusive { width, times } => Judgement::Inconclusive { width: number(width), times: *times },
         Verdict::Sharp { step } => Judgement::Sharp { step: number(step) },
         Verdict::Transition { step, nu } => Judgement::Transition { step: number(step), nu: number(nu) },
     });
@@ -200,8 +203,33 @@ pub fn sweep(
             width: number(&fit.width),
         }),
         crossings: limits.iter().filter_map(crossing).collect(),
+        response: None,
         judgement,
     }
+}
+
+/// What a file of `quench threshold` says: two sweeps of each model, its divergence and its agreement.
+pub fn thresholds(found: &Thresholds) -> Document {
+    let mut document = Document::default();
+    for swept in &found.models {
+        let name = name(&swept.model);
+        let bootstrap = &found.settings.bootstrap;
+        let own = (found.models.len() == 1).then_some(&swept.verdict);
+        let labels =
+            [[name.as_str(), "KL divergence", "nats per label"], [name.as_str(), AGREEMENT, "share of labels"]];
+        let crossing = |limit: f64, step: &Value| Crossing { limit, step: number(step) };
+        let response = Response {
+            trace: number(&swept.trace),
+            crossings: vec![crossing(found.settings.limit, &swept.predicted)],
+            end: swept.response_end.as_ref().map(number),
+        };
+        let kl = sweep(labels[0], &swept.kl, &[found.settings.limit], None, bootstrap);
+        // A divergence has no ceiling that it comes to: what is sharp is asked of the agreement.
+        document.sweeps.push(Sweep { response: Some(response), logistic: None, judgement: None, ..kl });
+        let agreement = sweep(labels[1], &swept.agreement, &[], own.or(Some(&found.verdict)), bootstrap);
+        document.sweeps.push(Sweep { title: format!("{name}, agreement"), ..agreement });
+    }
+    document
 }
 
 /// Diagrams before and after a change, with the smallest certified bound and the bottleneck distances that it bounds.

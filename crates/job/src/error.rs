@@ -176,6 +176,99 @@ pub enum JobError {
         /// What it is.
         kind: Kind,
     },
+    /// Steps that tell nothing.
+    #[error("{0}")]
+    Steps(String),
+    /// No layer of that name.
+    #[error("{} has no layer that {pattern:?} matches and whose input is multiplied; `quench inspect --verbose` lists them", .path.display())]
+    NoLayers {
+        /// The model.
+        path: PathBuf,
+        /// What was asked for.
+        pattern: String,
+    },
+    /// Two models of one size, which say nothing of how something depends on the size.
+    #[error("{} and {} both have {weights} weights to round; a transition shows in models of different sizes", .path.display(), .other.display())]
+    SameSize {
+        /// The model.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+        /// Their size.
+        weights: usize,
+    },
+    /// A verdict needs more samples.
+    #[error("inconclusive: {found} {what}, and at least {needed} are needed; give more data")]
+    TooFewSamples {
+        /// Of what: `"sequences"`.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        needed: usize,
+    },
+    /// What a model says is not a number.
+    #[error("{} gives numbers that are not finite, or no gradient, on this data", .path.display())]
+    NotFinite {
+        /// The model.
+        path: PathBuf,
+    },
+    /// Two sides that have not a vector for each of the other's.
+    #[error(
+        "{site}: {reference} vectors in the reference and {approximation} in the approximation; they are compared row by row"
+    )]
+    Unpaired {
+        /// Where.
+        site: String,
+        /// Vectors of the reference.
+        reference: usize,
+        /// Vectors of the approximation.
+        approximation: usize,
+    },
+    /// There is no such metric.
+    #[error(
+        "no metric {name:?}; did you mean {nearest}? There are {}",
+        quench_metrics::Metric::ALL.map(|metric| metric.to_string()).join(", ")
+    )]
+    UnknownMetric {
+        /// What was asked for.
+        name: String,
+        /// The metric with the nearest name.
+        nearest: quench_metrics::Metric,
+    },
+    /// A metric compares what these models do not give.
+    #[error("`{metric}` compares predictions, and {} gives vectors only; leave it out", .path.display())]
+    NotHere {
+        /// The metric.
+        metric: quench_metrics::Metric,
+        /// The reference.
+        path: PathBuf,
+    },
+    /// A floor that cannot be read.
+    #[error("{text:?} is no floor: METRIC=SCORE with a score from 0, chance, to 1, nothing lost")]
+    Floor {
+        /// What was typed.
+        text: String,
+    },
+    /// A scheme is misspelled.
+    #[error(transparent)]
+    Scheme(#[from] quench_format::FormatError),
+    /// A setting out of its range.
+    #[error("{name} must be {range}")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A file without vectors.
+    #[error("{}: {why}", .path.display())]
+    Vectors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Two models whose matrices cannot be compared one by one.
     #[error("{} has not the layers of {}; give the dense original of the model, as it was before any transform", .path.display(), .dense.display())]
     OtherLayers {

@@ -67,7 +67,7 @@ pub enum Overwrite {
 pub enum Step<'a> {
     /// A phase begins.
     Phase {
-        /// `"awq"`, `"smoothquant"`, `"transform"`, `"curvature"`, `"candidates"`, `"predict"`, `"attempt"`, `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
+        /// `"awq"`, `"smoothquant"`, `"transform"`, `"curvature"`, `"sweep"`, `"run"`, `"compare"`, `"candidates"`, `"predict"`, `"attempt"`, `"quantize"`, `"quantize directly"`, `"evaluate"` or `"save"`.
         name: &'static str,
         /// Steps in it.
         total: usize,

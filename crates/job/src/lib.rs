@@ -5,6 +5,7 @@
 
 mod card;
 mod compress;
+mod contrast;
 mod convert;
 pub mod document;
 mod error;
@@ -18,11 +19,16 @@ mod predict;
 pub mod recipes;
 mod report;
 mod save;
+mod study;
 mod subject;
+mod threshold;
 mod tune;
 
 pub use card::layer_kind;
 pub use compress::{Attempt, Budget, Compressed, Compression, Verdict};
+pub use contrast::{
+    Contrast, ContrastSettings, Contrasted, Floor, Floored, Held, Lowest, Named, Scoring, Site, metric,
+};
 pub use convert::{Container, Conversion, Converted};
 pub use error::JobError;
 pub use evaluate::Measurement;
@@ -31,4 +37,6 @@ pub use inspect::{Inspection, Row, inspect};
 pub use job::{Job, Observe, Overwrite, Step};
 pub use predict::{Forecast, LayerPrediction, Predicted, Prediction, Predictions, TRUSTED_ERROR, TRUSTED_KL};
 pub use report::{CalibrationSize, CascadeVerdict, Report, Seconds, Size, Transformed};
+pub use study::{Activation, Frame, LayerView, ModelLayers, Place, Study, StudySettings};
+pub use threshold::{SweepSettings, Swept, Threshold, Thresholds};
 pub use tune::{Tuning, TuningReport};

@@ -40,6 +40,31 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// All of them: those of hidden states, then those of predictions.
+    pub const ALL: [Self; 9] = [
+        Self::KnnOverlap,
+        Self::Trustworthiness,
+        Self::Continuity,
+        Self::Cka,
+        Self::Rsa,
+        Self::Procrustes,
+        Self::Reconstruction,
+        Self::ExpKl,
+        Self::Agreement,
+    ];
+
+    /// The fewest samples that the metric has a meaning for, with `k` neighbours.
+    pub fn fewest(self, k: usize) -> usize {
+        match self {
+            Self::KnnOverlap => k + 2, // with k + 1 all others are neighbours
+            Self::Reconstruction => k + 1,
+            Self::Trustworthiness | Self::Continuity => (3 * k).div_ceil(2) + 1,
+            Self::Cka => 4,
+            Self::Rsa | Self::Procrustes => 3,
+            Self::ExpKl | Self::Agreement => 1,
+        }
+    }
+
     /// Whether it compares predictions; the others compare hidden states.
     pub fn of_predictions(self) -> bool {
         matches!(self, Self::ExpKl | Self::Agreement)

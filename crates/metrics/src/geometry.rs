@@ -5,6 +5,7 @@
 
 mod analogies;
 mod cka;
+mod plane;
 mod procrustes;
 mod products;
 mod ranks;
@@ -13,6 +14,7 @@ mod rsa;
 
 pub use analogies::Analogies;
 pub use cka::{biased_cka, cka};
+pub use plane::Plane;
 pub use procrustes::procrustes;
 pub use ranks::Preservation;
 pub use reconstruction::Reconstruction;

@@ -5,6 +5,7 @@
 //!   answers: [`Flips`].
 //! - Two models, by their vectors of the same things: [`cosines`], [`Neighbours`].
 //! - Two models, by their vectors as shapes: [`cka`], [`rsa`], [`Preservation`], [`procrustes`], [`Reconstruction`], [`Analogies`];
+//!   [`Plane`], to draw them;
 //!   [`Coherence`], the least of those that are named.
 //! - What vectors say about a task, in bits: [`decoder_bound`], [`fano_information`], [`mutual_information_loss`]; where they are:
 //!   [`Latent`], [`two_nn`].
@@ -64,7 +65,7 @@ pub use classes::places;
 pub use coherence::{BelowFloor, Coherence, CoherenceError, CoherenceOptions, Hidden, Metric, Predictions, Scored};
 pub use distortion::{Distortion, relative_error, snr_db};
 pub use divergence::{Flips, agreement, jsd_per_token, kl_per_token, nll, top_agreement};
-pub use geometry::{Analogies, Pairs, Preservation, Reconstruction, biased_cka, cka, procrustes, rsa};
+pub use geometry::{Analogies, Pairs, Plane, Preservation, Reconstruction, biased_cka, cka, procrustes, rsa};
 pub use information::{
     Dependence, Headroom, Joint, Loss, Need, binary_entropy, cells, decoder_bound, entropy, fano_error,
     fano_information, gaussian_information, gaussian_rate, headroom, ksg, latent_rate, mutual_information_loss,

@@ -62,7 +62,7 @@ impl Neighbours {
     }
 
     /// The neighbours of each point in turn, in the order of their indices.
-    pub(crate) fn lists(&self) -> impl Iterator<Item = &[u32]> {
+    pub fn lists(&self) -> impl Iterator<Item = &[u32]> {
         self.lists.chunks(self.k)
     }
 

@@ -468,7 +468,7 @@ fn invalid(message: String) -> QuantizeError {
 }
 
 /// Whether `name` matches the glob `pattern` (`*` any text, `?` one character).
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {

@@ -50,4 +50,4 @@ pub use section::prediction::Prediction;
 pub use section::rates::{Bound, Measure as RateAxis, RatePoint, Rates};
 pub use section::shape::{Diagram, Shape};
 pub use section::summary::{Gate, Measure, Run, Size, Verdict};
-pub use section::sweep::{Crossing, Judgement, Logistic, Step, Sweep};
+pub use section::sweep::{Crossing, Judgement, Logistic, Response, Step, Sweep};

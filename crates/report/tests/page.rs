@@ -2,8 +2,8 @@
 
 use quench_report::{
     Bound, Column, Crossing, Datum, Diagram, Document, Evidence, Explorer, Gate, Input, Judgement, Language, Languages,
-    Layer, Layers, Logistic, Map, Measure, Number, Parameter, Prediction, RateAxis, RatePoint, Rates, ReportError, Row,
-    Run, Shape, Size, Step, Sweep, Verdict, rounded,
+    Layer, Layers, Logistic, Map, Measure, Number, Parameter, Prediction, RateAxis, RatePoint, Rates, ReportError,
+    Response, Row, Run, Shape, Size, Step, Sweep, Verdict, rounded,
 };
 
 const HOSTILE: &str = "</script><script>alert(1)</script> <b a=\"x\" b='y'> & --> ]]> \u{1} \u{2028} {{x}}";
@@ -96,6 +96,11 @@ fn hostile() -> Document {
             monotone: (1..9).map(|k| 1.0 / f64::from(k)).collect(),
             logistic: Some(Logistic { before: 1.01, after: 0.11, half: number(0.312), width: number(1.44) }),
             crossings: vec![Crossing { limit: 0.512, step: number(0.198) }],
+            response: Some(Response {
+                trace: number(240.0),
+                crossings: vec![Crossing { limit: 0.512, step: number(0.226) }],
+                end: Some(number(0.707)),
+            }),
             judgement: Some(Judgement::Sharp { step: number(0.313) }),
         }],
         languages: vec![Languages {

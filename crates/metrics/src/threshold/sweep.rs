@@ -20,6 +20,37 @@ pub struct Point {
     pub error: f64,
 }
 
+impl Point {
+    /// The mean of a metric that was measured at one step with several offsets of the grid, each on the same sequences.
+    ///
+    /// ```text
+    /// error² = s²(means of offsets) / R + s²(means of sequences) / S
+    /// ```
+    ///
+    /// Both are drawn, and both count; what they share is counted twice, so that the error is rather too large.
+    ///
+    /// - `found`: `[R offsets][S sequences]`
+    ///
+    /// # Panics
+    ///
+    /// If there is no value, or rows differ in length.
+    pub fn crossed(step: f64, found: &[Vec<f64>]) -> Self {
+        let sequences = found.first().map_or(0, Vec::len);
+        assert!(sequences > 0 && found.iter().all(|row| row.len() == sequences), "each offset has the same sequences");
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let offsets: Vec<f64> = found.iter().map(|row| mean(row)).collect();
+        let columns: Vec<f64> =
+            (0..sequences).map(|at| found.iter().map(|row| row[at]).sum::<f64>() / found.len() as f64).collect();
+        let metric = mean(&offsets);
+        // The squared standard error of a mean; a single value says nothing of its own.
+        let square = |means: &[f64]| match means.len() {
+            1 => 0.0,
+            n => means.iter().map(|x| (x - metric).powi(2)).sum::<f64>() / (n - 1) as f64 / n as f64,
+        };
+        Self { step, metric, error: (square(&offsets) + square(&columns)).sqrt() }
+    }
+}
+
 /// A metric at many steps, and of how large a system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
@@ -86,6 +117,25 @@ impl Sweep {
         let [value] = step(&self.metrics())?;
         let [interval] = self.intervals(bootstrap, step);
         Some(self.value(value, "crossing of a monotone fit", interval, bootstrap))
+    }
+
+    /// The power `k` of `metric ~ δ^k` where the metric is above 0 and below `limit`: 2 for a divergence in linear response.
+    ///
+    /// The slope of the line of least squares in logarithms. `None` with fewer than 3 such steps.
+    pub fn exponent(&self, limit: f64, bootstrap: &Bootstrap) -> Option<Value> {
+        let logs = self.logs();
+        let slope = |metrics: &[f64]| {
+            let small = logs.iter().zip(metrics).filter(|(_, metric)| (f64::MIN_POSITIVE..limit).contains(metric));
+            let small: Vec<(f64, f64)> = small.map(|(log, metric)| (*log, metric.ln())).collect();
+            let n = small.len() as f64;
+            let (x, y) = small.iter().fold((0.0, 0.0), |(x, y), (log, metric)| (x + log / n, y + metric / n));
+            let product: f64 = small.iter().map(|(log, metric)| (log - x) * (metric - y)).sum();
+            let spread: f64 = small.iter().map(|(log, _)| (log - x).powi(2)).sum();
+            (small.len() > 2).then(|| [product / spread])
+        };
+        let [value] = slope(&self.metrics())?;
+        let [interval] = self.intervals(bootstrap, slope);
+        Some(self.value(value, "slope in logarithms", interval, bootstrap))
     }
 
     /// The end of linear response: from which step on a divergence is no longer within a factor of 1.5 of `δ² tr F / 24`, nats.
@@ -212,6 +262,28 @@ mod tests {
         assert!((found - 2f64.powf(1.5f64.ln() / 10f64.ln())).abs() < 1e-12, "{found}");
         assert_eq!(sweep(&[at(1.0, 3.0), at(2.0, 0.7)]).end_of_linear_response(3.0, &none), None);
         assert_eq!(sweep(&[at(1.0, 3.0), at(2.0, 0.1)]).end_of_linear_response(3.0, &none).unwrap().value, 1.0);
+    }
+
+    /// Offsets alone, sequences alone, and both: by hand.
+    #[test]
+    fn errors_of_offsets_and_sequences() {
+        let point = Point::crossed(2.0, &[vec![1.0, 1.0], vec![3.0, 3.0]]);
+        assert_eq!((point.step, point.metric), (2.0, 2.0));
+        assert!((point.error - 1.0).abs() < 1e-12, "√(2 / 2): {point:?}");
+        let point = Point::crossed(2.0, &[vec![1.0, 3.0], vec![1.0, 3.0]]);
+        assert!((point.error - 1.0).abs() < 1e-12, "{point:?}");
+        let point = Point::crossed(2.0, &[vec![0.0, 2.0], vec![2.0, 4.0]]);
+        assert!((point.metric - 2.0).abs() < 1e-12 && (point.error - 2f64.sqrt()).abs() < 1e-12, "{point:?}");
+        assert_eq!(Point::crossed(1.0, &[vec![5.0]]), Point { step: 1.0, metric: 5.0, error: 0.0 });
+    }
+
+    #[test]
+    fn the_power_of_a_power_law() {
+        let none = Bootstrap { resamples: 0, ..Bootstrap::default() };
+        let points: Vec<(f64, f64)> =
+            (1..8).map(|k| (f64::from(k), if k < 6 { 0.01 * f64::from(k).powf(1.7) } else { 9.0 })).collect();
+        assert!((sweep(&points).exponent(1.0, &none).unwrap().value - 1.7).abs() < 1e-12);
+        assert_eq!(sweep(&points).exponent(0.03, &none), None);
     }
 
     #[test]

@@ -8,12 +8,22 @@ use crate::{Bootstrap, Interval, Value, normal};
 /// Below this width a change is not one of linear response, which has 1.54.
 const SHARP: f64 = 1.0;
 
+/// A width of just 1.0 would ask for infinitely many samples.
+const MOST_TIMES: f64 = 1e6;
+
 /// What a sweep, or sweeps of several sizes, are evidence of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Verdict {
     /// Smooth degradation: there is no critical step, only one at which somebody's tolerance ends.
     Smooth,
+    /// Too few samples: the interval of the width, of the largest system, has 1.0 inside.
+    Inconclusive {
+        /// The width.
+        width: Value,
+        /// How many times as many samples would probably tell, above 1: an interval narrows as the root of their number.
+        times: f64,
+    },
     /// The width of the change is surely below 1.0, but nothing is known of its dependence on the size.
     Sharp {
         /// Where half of the change has happened, in the largest system.
@@ -34,6 +44,7 @@ pub enum Verdict {
 /// - [`Verdict::Transition`] needs that, three or more sizes, an exponent `1 / ν` of `W ~ size^(−1/ν)` whose interval is above 0, and a
 ///   power law that the widths do not contradict: the squares of their deviations, in standard errors, are not above what chance
 ///   exceeds in one case of a hundred.
+/// - [`Verdict::Inconclusive`] has 1.0 inside the interval of that width.
 /// - All else is [`Verdict::Smooth`].
 ///
 /// # Panics
@@ -51,9 +62,16 @@ pub fn verdict(sweeps: &[Sweep], bootstrap: &Bootstrap) -> Verdict {
     let seeded = |at: usize| Bootstrap { seed: bootstrap.seed.wrapping_add(at as u64), ..*bootstrap };
     let fits: Vec<Logistic> = order.iter().enumerate().map(|(at, sweep)| Logistic::of(sweep, &seeded(at))).collect();
     let Some(largest) = fits.last() else { panic!("there is no sweep to judge") };
-    let upper = |fit: &Logistic| fit.width.interval.map_or(fit.width.value, |interval| interval.high);
-    if upper(largest) >= SHARP {
+    let width = &largest.width;
+    let Interval { low, high, .. } =
+        width.interval.unwrap_or(Interval { low: width.value, high: width.value, level: bootstrap.level });
+    if low >= SHARP {
         return Verdict::Smooth;
+    }
+    if high >= SHARP {
+        // In logarithms, where a width has about the same error on both sides.
+        let times = ((high / low).ln() / 2.0 / (width.value / SHARP).ln()).powi(2).clamp(1.0, MOST_TIMES);
+        return Verdict::Inconclusive { width: width.clone(), times };
     }
     let step = largest.half.clone();
     match scaling(&order.iter().map(|sweep| size(sweep)).collect::<Vec<_>>(), &fits, bootstrap) {
@@ -167,6 +185,26 @@ mod tests {
         // Widths that fall and rise again are no power law.
         let bent = [(10.0, 0.2), (20.0, 0.05), (40.0, 0.15)].map(|(size, w)| logistic(size as u64, w).with_size(size));
         assert!(matches!(verdict(&bent, &quick()), Verdict::Sharp { .. }));
+    }
+
+    /// Errors that leave the width open, and a tenth of them, with a hundred times the samples, that do not.
+    #[test]
+    fn too_few_samples_are_asked_for_more() {
+        let steps = |error: f64| {
+            let noise = crate::Source::Gaussian.samples(16, 5);
+            let point = |(k, noise): (usize, &f32)| {
+                let log = -2.3 + 4.6 * k as f64 / 15.0;
+                let metric = 1.0 / (1.0 + (log / 0.18).exp()) + error * f64::from(*noise);
+                Point { step: log.exp(), metric, error }
+            };
+            Sweep::new(noise.iter().enumerate().map(point).collect())
+        };
+        let Verdict::Inconclusive { width, times } = verdict(&[steps(0.1)], &quick()) else {
+            panic!("a width of 0.79 with errors of 0.1")
+        };
+        let interval = width.interval.unwrap();
+        assert!(interval.low < 1.0 && interval.high >= 1.0 && times > 1.0, "{width:?} {times}");
+        assert!(matches!(verdict(&[steps(0.01)], &quick()), Verdict::Sharp { .. }));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Section for Map {
         title: "Map of the vectors",
         text: "The vectors in the plane of the two directions that the axes name; a line joins where a vector was and where it is. What is near \
                in the plane may be far apart in the other dimensions.",
-        from: "a document with \"maps\"",
+        from: "quench measure --json; a document with \"maps\"",
     };
 
     fn check(&self) -> Result<(), ReportError> {

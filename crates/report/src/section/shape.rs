@@ -57,7 +57,7 @@ impl Section for Shape {
         text: "Each mark is a piece or a loop of the cloud: the scale at which it appears, and the one at which it is gone. Marks far \
                above the diagonal are features, marks at it are noise. Features above the dashed line live longer than twice the certified \
                bound: by the stability theorem the changed cloud has them too.",
-        from: "a document with \"shapes\" (quench_job::document::shape)",
+        from: "quench measure --json; a document with \"shapes\" (quench_job::document::shape)",
     };
 
     fn check(&self) -> Result<(), ReportError> {

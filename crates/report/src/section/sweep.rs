@@ -30,6 +30,9 @@ pub struct Sweep {
     /// Where limits are crossed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crossings: Vec<Crossing>,
+    /// What theory says of small steps, and where it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<Response>,
     /// What it is evidence of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgement: Option<Judgement>,
@@ -61,6 +64,19 @@ pub struct Logistic {
     pub width: Number,
 }
 
+/// Linear response of a divergence: `y = δ² trace / 24` for small steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// `Σ s² F`, of the Fisher information and the scales that the step is relative to; measured.
+    pub trace: Number,
+    /// Where limits would be crossed; predicted.
+    pub crossings: Vec<Crossing>,
+    /// From which step on the metric is no longer within a factor of 1.5; measured. None if the largest step still is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Number>,
+}
+
 /// The step at which the metric passes a limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +93,13 @@ pub struct Crossing {
 pub enum Judgement {
     /// Smooth degradation, without a critical step.
     Smooth,
+    /// Too few samples to tell whether the change is sharp.
+    Inconclusive {
+        /// The width of the change, with 1.0 inside its interval.
+        width: Number,
+        /// How many times as many samples would probably tell.
+        times: f64,
+    },
     /// A sharp change of one system, of which nothing is known for others.
     Sharp {
         /// Where half of it has happened.
@@ -101,11 +124,21 @@ impl Logistic {
 
 impl Judgement {
     /// In words.
-    pub fn sentence(&self) -> &'static str {
+    pub fn sentence(&self) -> String {
         match self {
-            Self::Smooth => "Smooth degradation: there is no critical step, only one at which a tolerance ends.",
-            Self::Sharp { .. } => "A sharp change; whether it sharpens with the size of the system is not known.",
-            Self::Transition { .. } => "A transition: the change sharpens as a power of the size of the system.",
+            Self::Smooth => {
+                "Smooth degradation: there is no critical step, only one at which a tolerance ends.".to_owned()
+            }
+            Self::Inconclusive { times, .. } => format!(
+                "Inconclusive: there are too few samples to tell whether the change is sharp; about {} times as many would.",
+                rounded(*times)
+            ),
+            Self::Sharp { .. } => {
+                "A sharp change; whether it sharpens with the size of the system is not known.".to_owned()
+            }
+            Self::Transition { .. } => {
+                "A transition: the change sharpens as a power of the size of the system.".to_owned()
+            }
         }
     }
 }
@@ -116,7 +149,7 @@ impl Section for Sweep {
         title: "Threshold",
         text: "A metric over the step δ of a quantizer, with standard errors; the nearest monotone function, in which limits are crossed; \
                and the nearest logistic function, whose width says how sharp the change is.",
-        from: "a document with \"sweeps\" (quench_job::document::sweep)",
+        from: "quench threshold --json; a document with \"sweeps\" (quench_job::document::sweep)",
     };
 
     fn check(&self) -> Result<(), ReportError> {
@@ -136,7 +169,7 @@ impl Sweep {
     fn group(&self) -> Group {
         let mut parts = Vec::new();
         if let Some(judgement) = &self.judgement {
-            parts.push(Part::Text(judgement.sentence().to_owned()));
+            parts.push(Part::Text(judgement.sentence()));
         }
         parts.push(Part::Figure(self.figure()));
         let found = self.found();
@@ -171,6 +204,16 @@ impl Sweep {
         for crossing in &self.crossings {
             row(format!("step δ at which {} passes {}", self.metric, rounded(crossing.limit)), &crossing.step);
         }
+        if let Some(Response { trace, crossings, end }) = &self.response {
+            row("Fisher trace, Σ s² F".to_owned(), trace);
+            for crossing in crossings {
+                let limit = rounded(crossing.limit);
+                row(format!("step δ at which δ² trace / 24 passes {limit}"), &crossing.step);
+            }
+            if let Some(end) = end {
+                row("step δ at which linear response ends".to_owned(), end);
+            }
+        }
         if let Some(logistic) = &self.logistic {
             row("step δ at which half of the change has happened".to_owned(), &logistic.half);
             row("width of the change, ln(δ₁₀ / δ₉₀)".to_owned(), &logistic.width);
@@ -181,7 +224,7 @@ impl Sweep {
                 row("critical step δ".to_owned(), step);
                 row("exponent ν".to_owned(), nu);
             }
-            Some(Judgement::Smooth) | None => {}
+            Some(Judgement::Inconclusive { .. } | Judgement::Smooth) | None => {}
         }
         table.without_empty_columns()
     }
@@ -206,6 +249,15 @@ impl Sweep {
             let data = (0..=80).map(step).map(|step| Datum::at(step, logistic.at(step))).collect();
             series.push(Series { name: "logistic fit".to_owned(), style: Style::Dashed, slot: 2, data });
         }
+        if let (Some(Response { trace, .. }), [first, ..]) = (&self.response, &self.points[..]) {
+            // As far up as the metric goes: beyond, the parabola says nothing and would flatten what was measured.
+            let top = self.points.iter().map(|point| point.metric).fold(0.0, f64::max);
+            let last = (24.0 * top / trace.value).sqrt();
+            let step = |k: i32| first.step * (last / first.step).powf(f64::from(k) / 80.0);
+            let data = (0..=80).map(step).map(|step| Datum::at(step, step * step * trace.value / 24.0)).collect();
+            let name = "linear response, δ² trace / 24 (predicted)".to_owned();
+            series.push(Series { name, style: Style::Dashed, slot: 3, data });
+        }
         let level = |crossing: &Crossing| Line::Level {
             y: crossing.limit,
             name: format!("limit {}, passed at δ {}", rounded(crossing.limit), rounded(crossing.step.value)),
@@ -222,7 +274,7 @@ impl Sweep {
                 "{} at {} steps with standard errors. {}",
                 self.metric,
                 self.points.len(),
-                self.judgement.as_ref().map_or("", Judgement::sentence)
+                self.judgement.as_ref().map(Judgement::sentence).unwrap_or_default()
             ),
             x: Axis::new("step δ", Scale::Log),
             y: Axis::new(y, Scale::Linear),
