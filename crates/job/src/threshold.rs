@@ -11,7 +11,7 @@ use quench_models::text::TextSource;
 use quench_models::{Decoder, Kind, ResNet};
 use quench_nn::Weight;
 use quench_quantize::recipe::{Calibration, matches};
-use quench_quantize::{Curvature, QuantizeError};
+use quench_quantize::{Curvature, Errors, QuantizeError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -285,7 +285,8 @@ impl Threshold {
         for (index, batch) in inputs.batches.iter().enumerate() {
             let seed = self.settings.data.seed.wrapping_add(index as u64);
             let mut step = |done| observe(Step::Progress { done: index + done, of: total, what: "" });
-            let curvature = Curvature::gather(&model, std::slice::from_ref(batch), seed, &mut step)?;
+            let (batch, none) = (std::slice::from_ref(batch), Errors::default());
+            let curvature = Curvature::gather(&mut model, batch, M::LIKELIHOOD, &none, seed, &mut step)?;
             let sum: f64 =
                 weights.iter().filter_map(|(name, (_, scale))| Some(scale * scale * curvature.trace(name)?)).sum();
             traces.push(Total { sum: sum * curvature.labels() as f64, n: curvature.labels() });
