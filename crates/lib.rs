@@ -13,3 +13,5 @@ pub use quench_nn as nn;
 pub use quench_quantize as quantize;
 pub use quench_report as report;
 pub use quench_tune as tune;
+
+pub use quench_foreign::{finish_qat, prepare_qat, quantize_module, quantize_planned};
