@@ -4,21 +4,26 @@
 mod modules;
 #[path = "foreign/ours.rs"]
 mod ours;
+#[path = "foreign/zoo.rs"]
+mod zoo;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{AdamConfig, GradientsParams};
+use burn::tensor::{Device, Int, Tensor};
 use modules::{Cnn, Encoder, Recurrent, numbers, tokens};
 use ours::{Net, Ours};
-use quench::foreign::{Quantized, Recording, Tensors};
+use quench::foreign::{ForeignError, Quantized, Recording, Sample, Tensors};
 use quench::format::Packed;
 use quench::kernels::Activations;
-use quench::nn::{Model, Section};
+use quench::nn::{Model, Role, Section};
 use quench::quantize::{Finished, Journal, Recipe, run};
-use quench::quantize_module;
+use quench::{finish_qat, prepare_qat, quantize_module};
+use zoo::Zoo;
 
 /// The devices that this build has.
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
@@ -142,4 +147,161 @@ fn a_recurrent_network() {
         }
         assert_eq!(sequences.recordings(), 2);
     }
+}
+
+#[test]
+fn every_kind_of_layer() {
+    type Input = (Tensor<2, Int>, Tensor<4>);
+    type Output = (Tensor<3>, Tensor<4>);
+    fn both((logits, image): Output) -> Vec<f32> {
+        [values(logits), values(image)].concat()
+    }
+    for device in devices() {
+        device.seed(4);
+        let net = Zoo::new(&device);
+        let input = |seed| {
+            let ids = tokens(1, seed, &device).reshape([2, 5]).remainder_scalar(20);
+            (ids, numbers([2, 4, 6, 6], seed, &device))
+        };
+        let samples: Vec<Input> = (0..8).map(input).collect();
+        let dense = both(net.forward(input(9)));
+
+        let recording = Recording::new(&net, &samples, Zoo::forward).expect("a recording");
+        let replayed: Output = recording.compute(Sample::new(input(9)));
+        assert!(error(&both(replayed), &dense) < 1e-6, "replayed");
+        let layers = recording.layers();
+        let found: Vec<_> =
+            layers.iter().map(|layer| (layer.name.as_str(), layer.shape, layer.site.as_str())).collect();
+        let expected = [
+            ("table", [20, 8], ""),
+            ("right", [8, 8], "right.input"),
+            ("line", [8, 24], "line.input"),
+            ("wider", [16, 8], "wider.input"),
+            ("left", [12, 8], "left.input"),
+            ("lopsided", [4, 24], "lopsided.input"),
+            ("grouped", [8, 18], ""),
+            ("taller", [16, 8], "taller.input"),
+        ];
+        assert_eq!(found, expected);
+        assert!(layers.iter().all(|layer| (layer.role == Role::Embedding) == (layer.name == "table")));
+        let left: Vec<_> = recording.left().iter().map(ToString::to_string).collect();
+        let expected = [
+            "both is read as a matrix and as its transpose",
+            "stack is a stack of matrices, [2, 8, 8]",
+            "idle.weight has no part in the output",
+        ];
+        assert_eq!(left, expected);
+
+        for (rule, limit) in [("code = \"int8\"\nmethod = \"rtn\"", 0.01), ("code = \"int4\"", 0.3)] {
+            let quantized = quantize_module(&net, samples.clone(), Zoo::forward, &recipe(rule)).expect("a module");
+            assert_eq!(quantized.layers.len(), 8);
+            let decoded = both(quantized.module.forward(input(9)));
+            let lost = error(&decoded, &dense);
+            assert!(lost > 1e-4 && lost < limit, "{rule}: {lost}");
+            let mut compiled = quantized.compile(Zoo::forward).with_activations(Activations::F32);
+            let fused: Output = compiled.run(input(9)).expect("a recording");
+            assert!(error(&both(fused), &decoded) < 1e-5, "{rule}");
+            assert_eq!(both(quantized.decoded().forward(input(9))), decoded, "{rule}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused() {
+    let device = devices().remove(0);
+    let net = LinearConfig::new(4, 4).init(&device);
+    let forward = |net: &Linear, x: Tensor<2>| net.forward(x);
+    let recipe = recipe("code = \"int4\"");
+    let refused = |samples: Vec<Tensor<2>>| quantize_module(&net, samples, forward, &recipe).expect_err("refused");
+    assert!(matches!(refused(Vec::new()), ForeignError::NoSamples));
+    let x = numbers([3, 4], 1, &device);
+    assert!(matches!(refused(vec![Tensor::from_inner(x.clone())]), ForeignError::Autodiff { index: 0 }));
+
+    let none = Recording::new(&net, &[x.clone()], |_: &Linear, x: Tensor<2>| x).expect_err("no weight is read");
+    assert_eq!(none.to_string(), "the module has no weight that can be quantized; weight has no part in the output");
+    let pair = vec![net.clone(), net.clone()];
+    let deeper = |net: &Vec<Linear>, x: Tensor<2>| match x.dims()[0] {
+        3 => net[0].forward(x),
+        _ => net[1].forward(net[0].forward(x)),
+    };
+    let ways = Recording::new(&pair, &[x, numbers([2, 4], 1, &device)], deeper).expect_err("two ways");
+    assert!(ways.to_string().contains("[0] with the one and [0, 1] with the other"), "{ways}");
+}
+
+/// Trains the module to say what the dense one says; the first loss and the last.
+fn train(mut net: Cnn, dense: &Cnn, steps: u64) -> (Cnn, [f32; 2]) {
+    let device = net.devices()[0].clone();
+    let mut optimizer = AdamConfig::new().init();
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let x = numbers([16, 3, 12, 12], 100 + step, &device.clone().inner());
+        let target = Tensor::from_inner(dense.forward(x.clone()));
+        let loss = (net.forward(Tensor::from_inner(x)) - target).square().mean();
+        losses.push(loss.clone().into_scalar::<f32>());
+        let gradients = GradientsParams::from_grads(loss.backward(), &net);
+        net = optimizer.step(2e-3, net, gradients);
+    }
+    let last = losses.split_off(losses.len() - 5).iter().sum::<f32>() / 5.0;
+    (net, [losses[..5].iter().sum::<f32>() / 5.0, last])
+}
+
+/// Rounded weights learn in the user's own loop; what comes out is what was trained, and stays so on disk.
+#[test]
+fn trained_with_rounded_weights_and_saved() {
+    let device = devices().remove(0);
+    device.seed(5);
+    let dense = Cnn::new(&device);
+    let trained = dense.clone().train();
+    let recipe = recipe("code = \"int2\"\ngroup = 16");
+    let (net, qat) = prepare_qat(trained.clone(), &recipe).expect("a module in training");
+    let (net, [first, last]) = train(net, &dense, 60);
+    assert!(last < first / 2.0, "{first} → {last}");
+    let x = numbers([5, 3, 12, 12], 9, &device);
+    let rounded = values(net.valid().forward(x.clone()));
+    let quantized = finish_qat(net.valid(), qat).expect("codes");
+    assert!(quantized.layers.iter().all(|layer| layer.packed.scheme().to_string() == "int2/16/f16"));
+    let found = values(quantized.module.forward(x.clone()));
+    assert!(error(&found, &rounded) < 1e-5, "what was trained is what is stored");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cnn.safetensors");
+    quantized.save(&file).expect("a file");
+    // Running statistics, which training has changed, are read too.
+    let loaded = Quantized::load(Cnn::new(&device), &file).expect("the module");
+    assert_eq!(values(loaded.module.forward(x.clone())), found);
+    let by_path = |quantized: &Quantized<Cnn>| -> BTreeMap<String, Packed> {
+        quantized.layers.iter().map(|layer| (layer.path.clone(), layer.packed.clone())).collect()
+    };
+    assert_eq!(by_path(&loaded), by_path(&quantized));
+    let other = Quantized::load(Recurrent::new(&device), &file).expect_err("another module");
+    assert!(other.to_string().contains("parameter lstm."), "{other}");
+
+    // Burn's own file, of the decoded values.
+    let pack = folder.path().join("cnn.bpk");
+    quantized.decoded().save_file(&pack).expect("a file");
+    assert_eq!(values(Cnn::new(&device).load_file(&pack).forward(x)), found);
+}
+
+/// From GPTQ's codes: training begins where quantization ended.
+#[test]
+fn training_goes_on_from_codes() {
+    let device = devices().remove(0);
+    device.seed(6);
+    let dense = Cnn::new(&device);
+    let samples: Vec<_> = (0..3).map(|seed| numbers([8, 3, 12, 12], seed, &device)).collect();
+    let recipe = recipe("code = \"int2\"\ngroup = 16");
+    let quantized = quantize_module(&dense, samples, |net: &Cnn, x| net.forward(x), &recipe).expect("codes");
+    let (net, qat) = quantized.prepare_qat(dense.clone().train()).expect("a module in training");
+    let x = numbers([5, 3, 12, 12], 9, &device);
+    let found = values(quantized.module.forward(x.clone()));
+    assert!(error(&values(net.valid().forward(x.clone())), &found) < 1e-5);
+    let (net, [first, last]) = train(net, &dense, 60);
+    assert!(last < first / 1.5, "{first} → {last}");
+    // A packed module is an ordinary one to autodiff, its packed weights constants.
+    let finished = finish_qat(net, qat).expect("codes");
+    let loss = finished.module.forward(Tensor::from_inner(x)).square().mean();
+    let gradients = loss.backward();
+    let bias = finished.module.head.bias.as_ref().expect("a bias").val().grad(&gradients);
+    assert!(bias.is_some_and(|bias| bias.abs().max().into_scalar::<f32>() > 0.0));
+    assert!(finished.module.head.weight.base().grad(&gradients).is_none());
 }

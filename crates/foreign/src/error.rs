@@ -1,5 +1,8 @@
 //! What can go wrong with a module that Quench has not seen before.
 
+use std::path::PathBuf;
+
+use quench_checkpoint::CheckpointError;
 use quench_quantize::QuantizeError;
 
 /// An error of this crate; each names the parameter or tensor, and what was expected.
@@ -63,6 +66,19 @@ pub enum ForeignError {
         /// What does not fit.
         reason: String,
     },
+    /// A file does not have a parameter of the module.
+    #[error("{}: parameter {parameter} {reason}", .file.display())]
+    Parameter {
+        /// The file.
+        file: PathBuf,
+        /// The path of the parameter.
+        parameter: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// Quantization failed.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),

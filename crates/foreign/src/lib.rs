@@ -20,6 +20,7 @@ mod qat;
 mod quantized;
 mod recording;
 mod replay;
+mod save;
 mod tensors;
 mod weights;
 
