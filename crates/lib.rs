@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod guide;
+
 pub use quench_checkpoint as checkpoint;
 pub use quench_eval as eval;
 pub use quench_foreign as foreign;

@@ -107,7 +107,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("dense: {:.3}", accuracy(&dense, &device));
 
     let recipe = |bits| {
-        Recipe::from_toml(&format!("name = \"drawings\"\n[[rules]]\nlayers = \"*\"\ncode = \"int{bits}\"\ngroup = 32\n"))
+        Recipe::from_toml(&format!(
+            "name = \"drawings\"\n[[rules]]\nlayers = \"*\"\ncode = \"int{bits}\"\ngroup = 32\n"
+        ))
     };
     let samples: Vec<Tensor<4>> = (0..4).map(|seed| drawings(64, 100 + seed, &device).0).collect();
     let four = quantize_module(&dense, samples.clone(), |net: &Net, x| net.forward(x), &recipe(4)?)?;

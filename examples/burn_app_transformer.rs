@@ -34,7 +34,10 @@ impl Net {
         Self {
             tokens: EmbeddingConfig::new(TOKENS, WIDTH).init(device),
             positions: Param::from_tensor(positions),
-            encoder: TransformerEncoderConfig::new(WIDTH, 64, 2, 2).with_dropout(0.0).with_norm_first(true).init(device),
+            encoder: TransformerEncoderConfig::new(WIDTH, 64, 2, 2)
+                .with_dropout(0.0)
+                .with_norm_first(true)
+                .init(device),
             head: LinearConfig::new(WIDTH, TOKENS).init(device),
         }
     }

@@ -42,7 +42,7 @@ pub(crate) enum Show {
 #[derive(Debug)]
 pub(crate) enum Step {
     Run(Segment),
-    Multiply { layer: usize, product: Product, show: Show },
+    Multiply { layer: usize, product: Box<Product>, show: Show },
 }
 
 impl Step {
@@ -118,7 +118,7 @@ fn steps(captured: &Captured, weights: &Weights) -> Vec<Step> {
             Some((layer, product)) => {
                 steps.extend(segment(std::mem::take(&mut pending)));
                 let show = visits.next(weights, *layer);
-                steps.push(Step::Multiply { layer: *layer, product: product.clone(), show });
+                steps.push(Step::Multiply { layer: *layer, product: Box::new(product.clone()), show });
             }
             None => pending.push(operation.clone()),
         }

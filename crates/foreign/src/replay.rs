@@ -21,7 +21,7 @@ pub(crate) fn supports(device: &Device) -> bool {
     }
 }
 
-/// Runs the operations of `segment` on what `read` finds; what they give is put into `values`.
+/// Runs the operations of `segment`; what is needed after them is put into `values`.
 ///
 /// # Panics
 ///
@@ -29,7 +29,7 @@ pub(crate) fn supports(device: &Device) -> bool {
 pub(crate) fn run(segment: &Segment, device: &Device, constants: &Values, values: &mut Values) {
     match device.as_dispatch() {
         #[cfg(feature = "flex")]
-        DispatchDevice::Flex(device) => run_on::<burn::backend::Flex>(segment, device.clone(), constants, values),
+        DispatchDevice::Flex(device) => run_on::<burn::backend::Flex>(segment, *device, constants, values),
         #[cfg(feature = "ndarray")]
         DispatchDevice::NdArray(device) => run_on::<burn::backend::NdArray>(segment, device.clone(), constants, values),
         #[cfg(feature = "cube")]
