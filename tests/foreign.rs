@@ -217,7 +217,8 @@ fn what_cannot_be_recorded_is_refused() {
     let x = numbers([3, 4], 1, &device);
     assert!(matches!(refused(vec![Tensor::from_inner(x.clone())]), ForeignError::Autodiff { index: 0 }));
 
-    let none = Recording::new(&net, &[x.clone()], |_: &Linear, x: Tensor<2>| x).expect_err("no weight is read");
+    let none =
+        Recording::new(&net, std::slice::from_ref(&x), |_: &Linear, x: Tensor<2>| x).expect_err("no weight is read");
     assert_eq!(none.to_string(), "the module has no weight that can be quantized; weight has no part in the output");
     let pair = vec![net.clone(), net.clone()];
     let deeper = |net: &Vec<Linear>, x: Tensor<2>| match x.dims()[0] {

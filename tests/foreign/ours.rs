@@ -144,7 +144,7 @@ impl Net for Cnn {
 /// Tokens, or what has become of them.
 #[derive(Clone)]
 pub enum State {
-    Ids(Tensor<2, Int>),
+    Ids(Box<Tensor<2, Int>>),
     Rows(Vec<Tensor<3>>),
 }
 
@@ -178,13 +178,13 @@ impl Net for Encoder {
     }
 
     fn start(&self, ids: Tensor<2, Int>) -> State {
-        State::Ids(ids)
+        State::Ids(Box::new(ids))
     }
 
     /// The table; then four for each layer: query, key and value, output, inner, outer; then the head.
     fn block<T: Tap>(&self, index: usize, weights: &Weights, carry: State, tap: &mut T) -> State {
         let rows = match carry {
-            State::Ids(ids) => return State::Rows(vec![Embedding::new(weights["embedding"].clone()).forward(ids)]),
+            State::Ids(ids) => return State::Rows(vec![Embedding::new(weights["embedding"].clone()).forward(*ids)]),
             State::Rows(rows) => rows,
         };
         let (number, place) = ((index - 1) / 4, (index - 1) % 4);
