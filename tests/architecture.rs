@@ -33,6 +33,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         &[
             "job",
             "eval",
+            "foreign",
             "tune",
             "quantize",
             "models",
