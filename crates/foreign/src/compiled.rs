@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use burn::backend::TensorMetadata;
 use burn::module::Module;
 use burn::tensor::Device;
+use quench_format::Packed;
 use quench_kernels::Activations;
 use quench_nn::Weight;
 
 use crate::recording::checked;
 use crate::tensors::shapes;
 use crate::{ForeignError, Layer, Recording, Sample, Tensors};
-use burn::backend::TensorMetadata;
 
 /// A module as a recorded program: the products of its packed weights are made from their codes, by the kernels of the device.
 ///
@@ -21,7 +22,7 @@ pub struct Compiled<M, F> {
     /// The module without its packed weights.
     shell: M,
     forward: F,
-    packed: BTreeMap<String, quench_format::Packed>,
+    packed: BTreeMap<String, Packed>,
     activations: Activations,
     /// By the paths of their parameters; empty until the device is known.
     weights: BTreeMap<String, Weight>,

@@ -85,6 +85,5 @@ pub enum ForeignError {
 }
 
 fn listed(left: &[crate::Left]) -> String {
-    let each: String = left.iter().map(|left| format!("; {left}")).collect();
-    each
+    left.iter().map(|left| format!("; {left}")).collect()
 }

@@ -7,7 +7,7 @@
 //! products.
 
 // Burn marks the whole crate burn-ndarray as deprecated; it is this project's reference CPU backend.
-#![cfg_attr(feature = "ndarray", expect(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
+#![cfg_attr(feature = "ndarray", allow(deprecated, reason = "burn-ndarray is deprecated upstream as a whole"))]
 // Without a backend nothing is replayed.
 #![cfg_attr(
     not(any(feature = "flex", feature = "ndarray", feature = "cube")),

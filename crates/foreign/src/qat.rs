@@ -49,8 +49,8 @@ pub struct Qat {
 /// Prepares a module for training with rounded weights: those of all `Linear`, convolution and `Embedding` layers that `recipe`
 /// quantizes, rounded to nearest at the start. The module is trained as before, in the user's own loop, on a device with autodiff.
 ///
-/// Nothing is recorded, so a parameter that is multiplied with by hand is not known for a weight; and no calibration takes place, so
-/// every method of the recipe is plain rounding. To start from better codes see [`Quantized::prepare_qat`].
+/// Nothing is recorded: layers are known by the names of their types, and a parameter that is multiplied with by hand is not known
+/// for a weight. No calibration takes place: every method of the recipe is plain rounding. To start from better codes see [`Quantized::prepare_qat`].
 ///
 /// # Errors
 ///

@@ -31,7 +31,7 @@ pub(crate) fn run(segment: &Segment, device: &Device, constants: &Values, values
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(device) => run_on::<burn::backend::Flex>(segment, *device, constants, values),
         #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(device) => run_on::<burn::backend::NdArray>(segment, device.clone(), constants, values),
+        DispatchDevice::NdArray(device) => run_on::<burn::backend::NdArray>(segment, *device, constants, values),
         #[cfg(feature = "cube")]
         DispatchDevice::Cube(device) => run_on::<burn::backend::Cube>(segment, device.clone(), constants, values),
         other => unreachable!("{other:?} was refused when the module was recorded"),

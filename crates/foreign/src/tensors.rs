@@ -1,6 +1,6 @@
 //! [`Tensors`]: what goes into a module, and what comes out.
 
-use burn::backend::DispatchTensor;
+use burn::backend::{DispatchTensor, TensorMetadata};
 use burn::tensor::kind::Basic;
 use burn::tensor::{Device, Shape, Tensor};
 
@@ -68,6 +68,5 @@ tuple!(A B C D);
 
 /// The shapes of tensors, by which recordings are told apart.
 pub(crate) fn shapes(values: &[DispatchTensor]) -> Vec<Shape> {
-    use burn::backend::TensorMetadata;
     values.iter().map(TensorMetadata::shape).collect()
 }

@@ -442,8 +442,8 @@ mod tests {
             let towards = on(&matrix(6, 20, 9, 1.0), &device());
             let grads = (again.weight() * towards.clone()).sum().backward();
             let found = host(weight.grad(&grads).unwrap());
-            let inside = host(towards).iter().zip(found).filter(|(g, found)| {
-                let straight = (found - **g).abs() < 1e-3 * g.abs().max(0.01);
+            let inside = host(towards).into_iter().zip(found).filter(|(g, found)| {
+                let straight = (found - g).abs() < 1e-3 * g.abs().max(0.01);
                 assert!(*found == 0.0 || straight, "{scheme}: {found}, not {g}");
                 straight
             });
