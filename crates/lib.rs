@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod guide;
+
 pub use quench_checkpoint as checkpoint;
 pub use quench_eval as eval;
 pub use quench_foreign as foreign;
@@ -13,3 +15,5 @@ pub use quench_nn as nn;
 pub use quench_quantize as quantize;
 pub use quench_report as report;
 pub use quench_tune as tune;
+
+pub use quench_foreign::{finish_qat, prepare_qat, quantize_module, quantize_planned};

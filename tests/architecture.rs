@@ -22,7 +22,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("models", &["nn", "checkpoint", "kernels", "format"]),
     ("quantize", &["nn", "kernels", "format", "metrics"]),
     ("tune", &["quantize", "metrics", "nn", "kernels", "format"]),
-    ("foreign", &["tune", "quantize", "nn", "kernels", "format"]),
+    ("foreign", &["tune", "quantize", "nn", "kernels", "checkpoint", "format"]),
     ("eval", &["models", "quantize", "metrics", "nn"]),
     (
         "job",
@@ -33,6 +33,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         &[
             "job",
             "eval",
+            "foreign",
             "tune",
             "quantize",
             "models",

@@ -42,7 +42,7 @@ pub use error::TuneError;
 pub use lora::{Recovery, merge, recover};
 pub use settings::{Method, Rates, Settings};
 pub use state::Point;
-pub use step::{LearnedStep, Start};
+pub use step::{LearnedStep, Start, Trained};
 pub use train::{Data, Event, Merged, Tuned, tune};
 
 /// The values of a float tensor on the host.

@@ -39,6 +39,18 @@ impl Rounding {
         Self { kind, ends }
     }
 
+    /// The same on another device.
+    pub(crate) fn beside(&self, device: &Device) -> Self {
+        let moved = |x: &Tensor<1>| crate::constant(x.clone()).to_device(device);
+        let kind = match &self.kind {
+            Kind::Integers => Kind::Integers,
+            Kind::Table { bits, levels, uppers } => {
+                Kind::Table { bits: *bits, levels: moved(levels), uppers: moved(uppers) }
+            }
+        };
+        Self { kind, ends: self.ends }
+    }
+
     /// The level nearest to each element; a constant to autodiff.
     pub(crate) fn nearest(&self, x: Tensor<2>) -> Tensor<2> {
         let (x, [low, high]) = (x.detach(), self.ends);

@@ -7,6 +7,10 @@ use quench_quantize::Matrix;
 use crate::host;
 use crate::rounding::Rounding;
 
+mod parts;
+
+pub use parts::Trained;
+
 /// Where the trained weight of a [`LearnedStep`] begins.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {
@@ -418,6 +422,34 @@ mod tests {
             // From the dense weights it is plain rounding on the same grid.
             let step = LearnedStep::new(&packed, Start::Dense(&w), &device()).unwrap();
             near(&host(step.weight()), &step.to_packed().unwrap().decode(), scheme);
+        }
+    }
+
+    /// Whoever keeps the numbers elsewhere has the same step: values, codes and gradients, in the units of the weights.
+    #[test]
+    fn its_parts_make_it_again() {
+        for scheme in SCHEMES {
+            let (packed, w) = packed(scheme);
+            let step = LearnedStep::new(&packed, Start::Nearest(&w), &device()).unwrap();
+            let Trained { weight, scale, offset } = step.trained();
+            let train = |x: Tensor<2>| Tensor::from_inner(x).require_grad();
+            let [weight, scale, offset] = [Some(weight), scale, offset].map(|x| x.map(train));
+            let weight = weight.unwrap();
+            let again = step.with(Trained { weight: weight.clone(), scale: scale.clone(), offset });
+            near(&host(again.weight()), &host(step.weight()), scheme);
+            assert_eq!(again.to_packed().unwrap().codes(), packed.codes(), "{scheme}");
+            // Straight through: the weight's gradient is that of the matrix, or nothing beyond the ends.
+            let towards = on(&matrix(6, 20, 9, 1.0), &device());
+            let grads = (again.weight() * towards.clone()).sum().backward();
+            let found = host(weight.grad(&grads).unwrap());
+            let inside = host(towards).into_iter().zip(found).filter(|(g, found)| {
+                let straight = (found - g).abs() < 1e-3 * g.abs().max(0.01);
+                assert!(*found == 0.0 || straight, "{scheme}: {found}, not {g}");
+                straight
+            });
+            let inside = inside.count();
+            assert!(inside > 80, "{scheme}: {inside} of 120");
+            assert!(scale.is_none_or(|scale| scale.grad(&grads).is_some()), "{scheme}");
         }
     }
 
