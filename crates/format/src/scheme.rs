@@ -177,10 +177,10 @@ impl Scheme {
         self.code.is_affine() && self.minimum.is_none()
     }
 
-    /// True where products are made from the codes, which [`crate::tiles`] arrange for them; a matrix of another scheme, with minimums
-    /// or of a trellis code, is decoded when it is put on a device.
-    pub const fn has_kernel(self) -> bool {
-        self.minimum.is_none() && self.code.is_scalar()
+    /// True where [`crate::tiles`] arrange the codes for kernels: of every code but the trellis. Whether a device has such a kernel
+    /// is for `quench_kernels` to say.
+    pub const fn has_tiles(self) -> bool {
+        self.code.is_scalar()
     }
 
     /// Bits that a matrix of this shape takes, column order not counted.
