@@ -177,9 +177,9 @@ impl Scheme {
         self.code.is_affine() && self.minimum.is_none()
     }
 
-    /// True where [`crate::tiles`] arrange the codes for kernels: of every code but the trellis. Whether a device has such a kernel
-    /// is for `quench_kernels` to say.
-    pub const fn has_tiles(self) -> bool {
+    /// True where products are made from the codes, on every device: where [`crate::tiles`] arrange them for it, which is with every
+    /// code but the trellis. A matrix of another scheme is decoded when it is put on a device.
+    pub const fn has_kernel(self) -> bool {
         self.code.is_scalar()
     }
 

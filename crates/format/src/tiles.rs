@@ -256,9 +256,9 @@ impl Tiles {
     ///
     /// # Panics
     ///
-    /// If the matrix has a trellis code, which has no place in tiles ([`Scheme::has_tiles`]): decode it instead.
+    /// If the matrix has a trellis code, which has no place in tiles: decode it instead ([`Scheme::has_kernel`]).
     pub fn new(packed: &Packed) -> Self {
-        assert!(packed.scheme().has_tiles(), "no tiles for {}", packed.scheme());
+        assert!(packed.scheme().has_kernel(), "no tiles for {}: it has no kernel", packed.scheme());
         let layout = Layout::new(packed.scheme(), packed.shape());
         Self {
             layout,

@@ -23,7 +23,7 @@ use quench_format::tiles::STEP;
 pub(crate) use decode::{decode, select_rows};
 pub(crate) use matmul::matmul;
 
-use crate::ops::{Layout, Levels, Order, PackedParts};
+use crate::ops::{Layout, Levels, Minimums, Order, PackedParts};
 
 /// A packed matrix as a kernel reads it: codes in words `C`, scales in words `S`, of one lane or several.
 #[derive(CubeType, CubeLaunch)]
@@ -35,6 +35,9 @@ pub(crate) struct Words<C: CubePrimitive, S: CubePrimitive> {
     /// From one tile to the next in `scales`.
     scale_pitch: usize,
     levels: Values,
+    /// `[tiles, groups · 16]`, from one tile to the next `minimum_pitch`.
+    minimums: ComptimeOption<Box<[f32]>>,
+    minimum_pitch: usize,
     out: usize,
     columns: usize,
     /// Columns that share a scale.
@@ -50,6 +53,8 @@ pub(crate) struct Words<C: CubePrimitive, S: CubePrimitive> {
 pub(crate) enum Values {
     /// `u − 2^(bits−1)`.
     Signed,
+    /// `u`.
+    Unsigned,
     /// `u − zero`.
     Affine(Zeros),
     /// `table[u]`.
@@ -80,6 +85,7 @@ struct Operands {
     codes: CubeTensor,
     scales: CubeTensor,
     levels: Levels<CubeBackend>,
+    minimums: Option<CubeTensor>,
     order: Option<CubeTensor>,
     layout: Layout,
 }
@@ -91,8 +97,13 @@ impl Operands {
             scales: in_rows(w.scales),
             levels: match w.levels {
                 Levels::Signed => Levels::Signed,
+                Levels::Unsigned => Levels::Unsigned,
                 Levels::Affine(zeros) => Levels::Affine(in_rows(zeros)),
                 Levels::Table(levels) => Levels::Table(into_contiguous(levels)),
+            },
+            minimums: match w.minimums {
+                Minimums::None => None,
+                Minimums::Floats(minimums) => Some(in_rows(minimums)),
             },
             order: match w.order {
                 Order::Natural => None,
@@ -116,11 +127,14 @@ impl Operands {
             pitch(&self.scales) / scale_lanes,
             match &self.levels {
                 Levels::Signed => ValuesArgs::Signed,
+                Levels::Unsigned => ValuesArgs::Unsigned,
                 Levels::Affine(zeros) => {
                     ValuesArgs::Affine(ZerosLaunch::new(zeros.clone().into_buffer_arg(), pitch(zeros)))
                 }
                 Levels::Table(levels) => ValuesArgs::Table(levels.clone().into_buffer_arg()),
             },
+            self.minimums.clone().map(CubeTensor::into_buffer_arg).into(),
+            self.minimums.as_ref().map_or(0, pitch),
             self.layout.shape[0],
             self.layout.shape[1],
             self.layout.group,
