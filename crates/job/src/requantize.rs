@@ -58,8 +58,12 @@ pub struct Loss {
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, layers, from, to, error, worst, .. } = self;
-        write!(f, "{kind} ({layers}), {from} -> {to}: relative error {error:.2e}")?;
-        if *layers > 1 { write!(f, ", at most {worst:.2e}") } else { Ok(()) }
+        write!(f, "{kind} ({layers}), {from} -> {to}: ")?;
+        match *layers {
+            _ if *worst == 0.0 => f.write_str("the same weights"),
+            1 => write!(f, "relative error {error:.2e}"),
+            _ => write!(f, "relative error {error:.2e}, at most {worst:.2e}"),
+        }
     }
 }
 
@@ -102,7 +106,7 @@ impl<'a> Fitted<'a> {
             return Err(stopped().into());
         }
         let of = unfit.len();
-        let mut squares: Vec<(f64, f64)> = Vec::new();
+        let mut tallies: Vec<Tally> = Vec::new();
         for (done, (layer, from, reason)) in unfit.into_iter().enumerate() {
             if observe(Step::Progress { done, of, what: &layer }).is_break() {
                 return Err(stopped().into());
@@ -119,31 +123,17 @@ impl<'a> Fitted<'a> {
                     return Err(JobError::NoGrid { layer, scheme: from.to_string(), container, reason });
                 }
             };
-            let (kind, to) = (layer_kind(&layer), packed.scheme().to_string());
-            let from = from.to_string();
-            let relative = ratio(error, norm);
-            let same = |loss: &Loss| (&loss.kind, &loss.from, &loss.to) == (&kind, &from, &to);
-            match fitted.losses.iter().position(same) {
-                Some(at) => {
-                    let (loss, square) = (&mut fitted.losses[at], &mut squares[at]);
-                    *square = (square.0 + error, square.1 + norm);
-                    (loss.layers, loss.error) = (loss.layers + 1, ratio(square.0, square.1));
-                    if relative > loss.worst {
-                        (loss.worst, loss.worst_layer) = (relative, layer.clone());
-                    }
-                }
-                None => {
-                    let (error, worst, worst_layer) = (relative, relative, layer.clone());
-                    squares.push((relative.powi(2) * norm, norm));
-                    fitted.losses.push(Loss { kind, layers: 1, from, to, error, worst, worst_layer, reason });
-                }
-            }
+            let (kind, relative) = (layer_kind(&layer), ratio(error, norm));
+            let (from, to, worst_layer) = (from.to_string(), packed.scheme().to_string(), layer.clone());
+            let loss = Loss { kind, layers: 1, from, to, error: relative, worst: relative, worst_layer, reason };
+            Tally { loss, error, norm }.add_to(&mut tallies);
             if how != Requantize::Refuse {
                 let grid = fitted.grids.iter_mut().find(|(name, _)| *name == layer);
                 grid.into_iter().for_each(|(_, grid)| *grid = Grid::from(&packed));
                 fitted.requantized.insert(layer, packed);
             }
         }
+        fitted.losses = tallies.into_iter().map(|tally| tally.loss).collect();
         match how {
             Requantize::Refuse if !fitted.losses.is_empty() => {
                 Err(JobError::Unfit { path: source.path().to_owned(), container, losses: fitted.losses })
@@ -173,6 +163,29 @@ impl<'a> Fitted<'a> {
     /// What they lost.
     pub(crate) fn losses(&self) -> &[Loss] {
         &self.losses
+    }
+}
+
+/// What layers of one kind lost so far, with the squares of all their differences and weights.
+struct Tally {
+    loss: Loss,
+    error: f64,
+    norm: f64,
+}
+
+impl Tally {
+    /// Adds what a layer lost to what others of its kind did on the same grids.
+    fn add_to(self, tallies: &mut Vec<Self>) {
+        let key = |loss: &Loss| (loss.kind.clone(), loss.from.clone(), loss.to.clone());
+        let Some(known) = tallies.iter_mut().find(|tally| key(&tally.loss) == key(&self.loss)) else {
+            tallies.push(self);
+            return;
+        };
+        (known.error, known.norm) = (known.error + self.error, known.norm + self.norm);
+        (known.loss.layers, known.loss.error) = (known.loss.layers + 1, ratio(known.error, known.norm));
+        if self.loss.worst > known.loss.worst {
+            (known.loss.worst, known.loss.worst_layer) = (self.loss.worst, self.loss.worst_layer);
+        }
     }
 }
 

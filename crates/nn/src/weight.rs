@@ -121,7 +121,7 @@ mod tests {
         let scales = || Scales::Float(vec![0.5]);
         let cases = [
             ("int4/tensor/f32", Offsets::None, true),
-            ("int4/tensor/f32/min:f32", Offsets::Minimums(Scales::Float(vec![3.0])), false),
+            ("int4/tensor/f32/min:f32", Offsets::Minimums(Scales::Float(vec![3.0])), true),
             ("trellis2:8/tensor/f32", Offsets::None, false),
         ];
         for (scheme, offsets, has_kernel) in cases {

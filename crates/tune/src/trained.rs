@@ -216,7 +216,7 @@ impl Form {
             }
             Method::Lora { rank, strength, recover: recovers } => {
                 if !scheme.has_kernel() {
-                    return Err(unsupported("products are not made from its codes; take a code without minimums"));
+                    return Err(unsupported("products are not made from its codes; take a scalar code such as int2"));
                 }
                 let [out, columns] = packed.shape();
                 let rank = rank.min(out).min(columns);
