@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, Ended, RECIPE, TEXTS, ended, listing, quantize};
 use kinds::{pairs, write_encoder, write_images, write_resnet};
-use quench::checkpoint::{Folder, dialect};
+use quench::checkpoint::{Folder, Source, dialect};
 use serde_json::Value;
 use support::Sizes;
 
@@ -807,6 +807,15 @@ fn layers_that_do_not_fit_are_rounded_where_that_is_asked_for() {
     run("compressed-tensors", &["--requantize"]).succeeds();
     let error = distance(&before, &decoded(&bench.at("x")), "");
     assert!(error > 0.01 && error < 0.12, "{error}");
+
+    // An embedding is dense in the files of others, whatever it was.
+    let before = made(&RECIPE.replace("[[rules]]", "[keep]\nembeddings = false\n[[rules]]"));
+    assert_eq!(before.len(), 15);
+    let out = run("gptq", &[]).succeeds().out;
+    assert!(out.contains("14 layers, bit for bit") && out.contains("1 layer to dense f32"), "{out}");
+    let source = Folder::open(bench.at("x")).unwrap();
+    let table = source.tensor("model.embed_tokens.weight").unwrap().to_f32().unwrap();
+    assert_eq!(table, before["model.embed_tokens"]);
 
     // Layers of two kinds: those that fit stay, and the configuration names the others.
     let other = "[[rules]]\nlayers = \"*down_proj\"\ncode = \"slog5\"\ngroup = 16\n";

@@ -248,7 +248,7 @@ impl Conversion {
             error => JobError::Checkpoint(error),
         })?;
         let fitted = &Fitted::new(source, self.container, self.requantize, observe)?;
-        // First, since it refuses layers that no configuration describes together.
+        // Before anything is written, since it refuses layers that no configuration describes together.
         let mark = self.mark(source, fitted)?;
         let folder = staging.model();
         let writer = match self.container {
@@ -296,7 +296,7 @@ impl Conversion {
             }
             let own = native::is_packed(source, &name);
             match (self.container, self.container.foreign()) {
-                (Container::Safetensors, _) => {
+                (Container::Safetensors, _) | (_, Some(_)) if self.decodes(&name) => {
                     let shape = read(source, &name)?.shape();
                     writer.add_later(format!("{name}.weight"), Dtype::F32, shape, move || decode(source, &name))?;
                     converted.decoded += 1;
@@ -341,10 +341,18 @@ impl Conversion {
         Ok(converted)
     }
 
+    /// Whether a packed layer becomes dense: all of them, or tables that rows are looked up in, which the readers of no dialect expect packed.
+    fn decodes(&self, layer: &str) -> bool {
+        self.container == Container::Safetensors || self.container.foreign().is_some() && is_table(layer)
+    }
+
     /// What the configuration will say of the quantization.
     fn mark(&self, source: &dyn Source, fitted: &Fitted<'_>) -> Result<Mark, JobError> {
         let layers = fitted.grids();
         let Some((first, _)) = layers.first() else {
+            if !dialect::layers(source).is_empty() {
+                return Ok(Mark::None);
+            }
             // What the source decodes is dense from now on.
             let said = source.quantization().and_then(|config| config.get("quant_method")).and_then(Value::as_str);
             return Ok(if matches!(said, Some("exl3" | "bitsandbytes")) { Mark::None } else { Mark::AsItIs });
@@ -402,6 +410,12 @@ fn travels(name: &str) -> bool {
     let kinds = [".json", ".txt", ".toml", ".jinja", ".model", ".md"];
     let known = kinds.into_iter().any(|kind| name.ends_with(kind)) || ["LICENSE", "NOTICE"].contains(&name);
     known && !name.starts_with('.') && !name.ends_with(".index.json")
+}
+
+/// Whether a layer is an embedding, by the names that models have for it.
+pub(crate) fn is_table(layer: &str) -> bool {
+    let tables = ["embed_tokens", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings"];
+    layer.rsplit('.').next().is_some_and(|name| tables.contains(&name))
 }
 
 /// What a configuration says of the quantization of the weights beside it.

@@ -12,6 +12,7 @@ use quench_format::{Bits, Code, FloatKind, FormatError, Group, Packed, Scale, Sc
 use quench_quantize::{Matrix, Method, ScaleSearch};
 use serde::Serialize;
 
+use crate::convert::is_table;
 use crate::{Container, JobError, Observe, Step, layer_kind};
 
 /// What is done with packed layers that a container cannot hold as they are.
@@ -67,7 +68,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// The packed layers of a source as a container holds them; those that had to be requantized stay in memory until they are written.
+/// The packed layers of a source as a container holds them, but for tables that it holds dense; those that had to be requantized stay in memory until they are written.
 pub(crate) struct Fitted<'a> {
     source: &'a dyn Source,
     requantized: BTreeMap<String, Packed>,
@@ -90,7 +91,8 @@ impl<'a> Fitted<'a> {
     ) -> Result<Self, JobError> {
         let mut fitted = Self { source, requantized: BTreeMap::new(), grids: Vec::new(), losses: Vec::new() };
         let mut unfit = Vec::new();
-        for layer in dialect::layers(source) {
+        let tables = container.foreign().is_some();
+        for layer in dialect::layers(source).into_iter().filter(|layer| !(tables && is_table(layer))) {
             let packed = read(source, &layer)?;
             let lacking = lacking(container, &layer, &packed).err();
             fitted.grids.push((layer.clone(), Grid::from(&packed)));

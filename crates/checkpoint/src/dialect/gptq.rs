@@ -217,6 +217,11 @@ pub fn config(grid: Grid) -> Value {
     config
 }
 
+/// Says in a configuration that the head is packed too, which readers look for nowhere else.
+pub(super) fn with_head(config: &mut Value) {
+    config["lm_head"] = true.into();
+}
+
 /// Adds to a configuration what is different in some layers: `dynamic`, by patterns of names.
 ///
 /// Errors: layers with zero points among others without, of which the one are in version 2 and the others in version 1.

@@ -40,6 +40,9 @@ impl Dialect {
             rule.unwrap_or_else(|| panic!("a configuration of {self} describes packed layers, and there are none"));
         let others: Vec<_> = layers.iter().copied().filter(|(_, grid)| *grid != rule).collect();
         let mut config = self.config(rule, dense);
+        if self == Self::Gptq && layers.iter().any(|(layer, _)| *layer == "lm_head") {
+            gptq::with_head(&mut config);
+        }
         if others.is_empty() {
             return Ok(config);
         }

@@ -135,6 +135,8 @@ fn a_configuration_names_what_is_not_like_the_others() {
     assert!(zeros.contains("b has zero points"), "{zeros}");
     let sizes = refused(Dialect::Awq, &[("a", most), ("b", grid("int4/64/f16"))]);
     assert!(sizes.contains("b has 64 where others have 128"), "{sizes}");
+    let with_head = Dialect::Gptq.config_of(&[("a", most), ("lm_head", most)], &[]).unwrap();
+    assert_eq!((&gptq["lm_head"], &with_head["lm_head"]), (&false.into(), &true.into()));
     // One grid is the configuration that there was.
     for dialect in [Dialect::Gptq, Dialect::Awq, Dialect::Compressed] {
         assert_eq!(dialect.config_of(&[("a", most), ("b", most)], &[]), Ok(dialect.config(most, &[])));
