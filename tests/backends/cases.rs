@@ -63,7 +63,7 @@ pub fn table() -> Vec<Case> {
             add(&format!("{code}/5/f16"), shape, 7, Permuted);
         }
     }
-    // Minimums, with products that f32 holds: a device may round the sum alone, where the reference rounds the product first.
+    // Minimums, on devices that serve them.
     for bits in 1..=12 {
         add(&format!("uint{bits}/13/f16/min:f16"), [7, 67], [1, 3, 17][bits % 3], Permuted);
         add(&format!("int{bits}/32/bf16/min:f32"), [35, 96], [2, 5, 16][bits % 3], Natural);

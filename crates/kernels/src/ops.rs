@@ -74,8 +74,7 @@ pub enum Order<B: Backend> {
 ///
 /// They are called through [`QTensor`](crate::QTensor), which checks shapes; here a wrong shape is a panic of the
 /// backend. What they mean is said by [`Packed::decode`](quench_format::Packed::decode): decode and select give its very
-/// values, but for minimums on Cube, where a device may add them to a product that is not rounded; it is the same where f32 holds
-/// the product, as with integers of up to 12 bits and scales of halves, and with all types of llama.cpp.
+/// values. Cube has none for minimums, and panics ([`QTensor::is_served`](crate::QTensor::is_served)).
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),

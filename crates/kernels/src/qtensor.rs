@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Dispatch, DispatchDevice};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use half::{bf16, f16};
@@ -65,7 +65,8 @@ pub struct QTensor {
 impl QTensor {
     /// Uploads a packed matrix, in tiles; products are [`Activations::Int8`] until said otherwise.
     ///
-    /// Scales that are coded in turn are f32 on the device, and so are halves where it has none.
+    /// Scales that are coded in turn are f32 on the device, and so are halves where it has none. Products of a matrix that is not
+    /// [served](Self::is_served) panic.
     pub fn from_packed(packed: &Packed, device: &Device) -> Self {
         let (scheme, shape) = (packed.scheme(), packed.shape());
         let Tiles { layout, codes, scales, zeros, minimums } = Tiles::new(packed);
@@ -92,6 +93,21 @@ impl QTensor {
             shape,
             activations: Activations::default(),
         }
+    }
+
+    /// Whether this device makes products from the codes of such a matrix; one that it does not serve is decoded before it is put there.
+    ///
+    /// Of what [`Scheme::has_kernel`] says, Flex and NdArray serve all, and other devices what has no minimums.
+    pub fn is_served(scheme: Scheme, device: &Device) -> bool {
+        let host = match device.clone().without_autodiff().as_dispatch() {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => true,
+            #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
+            _ => false,
+        };
+        scheme.has_kernel() && (host || scheme.minimum.is_none())
     }
 
     /// The same matrix, whose products read their input in this precision where the device gives the choice.

@@ -97,7 +97,7 @@ fn decode_kernel<F: Float, I: Int, N: Size>(
     }
 }
 
-/// `scale · (level − zero) + minimum` of the four columns of a step; of columns beyond the row, code 0 in its last group.
+/// `scale · (level − zero)` of the four columns of a step; of columns beyond the row, code 0 in its last group.
 #[cube]
 pub(super) fn decode_step(
     w: &Words<u32, u32>,
@@ -113,15 +113,14 @@ pub(super) fn decode_step(
         let zero = zero_of(w, row, group, packing);
         #[unroll]
         for e in 0..STEP {
-            values.insert(e, above_minimum(w, row, group, scale * level_of(w, codes.extract(e), zero)));
+            values.insert(e, scale * level_of(w, codes.extract(e), zero));
         }
     } else {
         #[unroll]
         for e in 0..STEP {
             let group = (step * STEP + e).min(w.columns - 1) / w.group;
             let zero = zero_of(w, row, group, packing);
-            let product = scale_of(w, row, group, packing) * level_of(w, codes.extract(e), zero);
-            values.insert(e, above_minimum(w, row, group, product));
+            values.insert(e, scale_of(w, row, group, packing) * level_of(w, codes.extract(e), zero));
         }
     }
     values
@@ -180,16 +179,6 @@ fn scale_of(w: &Words<u32, u32>, row: usize, group: usize, #[comptime] packing: 
     }
 }
 
-/// A product with the minimum of its group added, where there is one.
-#[cube]
-fn above_minimum(w: &Words<u32, u32>, row: usize, group: usize, product: f32) -> f32 {
-    #[comptime]
-    match &w.minimums {
-        ComptimeOption::Some(minimums) => product + minimums[row / ROWS * w.minimum_pitch + group * ROWS + row % ROWS],
-        ComptimeOption::None => product,
-    }
-}
-
 /// What is to be subtracted from a code of a row in a group once it is a float by [`integer`].
 #[cube]
 fn zero_of(w: &Words<u32, u32>, row: usize, group: usize, #[comptime] packing: Packing) -> f32 {
@@ -206,7 +195,6 @@ fn zero_of(w: &Words<u32, u32>, row: usize, group: usize, #[comptime] packing: P
             };
             f32::reinterpret(zero | BIAS_BITS)
         }
-        Values::Unsigned => BIAS.runtime(),
         Values::Table(_) => 0.0f32.runtime(),
     }
 }

@@ -65,8 +65,6 @@ struct Form {
     runs: Runs,
     /// Values of the table, if there is one.
     table: usize,
-    /// Whether weights are scaled one by one: groups have minimums, or sums of their own would take too many registers.
-    scaled: bool,
 }
 
 /// `x · Wᵀ`, `x` `[rows, in]` with 1 to 16 rows of f32, f16 or bf16: `[rows, out]`, in the dtype of `x`.
@@ -95,8 +93,7 @@ pub(super) fn gemv(x: CubeTensor, w: &Operands, runs: Runs) -> CubeTensor {
         Levels::Table(_) => 1 << w.layout.bits,
         Levels::Signed | Levels::Unsigned | Levels::Affine(_) => 0,
     };
-    let scaled = rows > ROWS_SUMMED_BY_GROUP || w.minimums.is_some();
-    let form = Form { rows, slots, fold, runs, table, scaled };
+    let form = Form { rows, slots, fold, runs, table };
     let x = arranged(x, w);
     let sums = empty(&x, [splits * rows, out], if splits == 1 { dtype } else { DType::F32 });
     let across = tiles.min(hardware.max_cube_count.0 as usize);
@@ -279,7 +276,6 @@ fn add_chunk<X: Float, S: Size>(
         };
         let scale = scales_of(w.scales[tile * w.scale_pitch + group * QUADS + quad], packing);
         let offset = offset_of(&w.levels, tile, group, quad, packing);
-        let minimum = minimums_of::<S>(w, tile, group, quad);
         #[unroll]
         for m in 0..rows {
             parts[m] = Vector::new(0.0f32);
@@ -297,13 +293,13 @@ fn add_chunk<X: Float, S: Size>(
                 let codes = codes_of(&words, s, e, packing.bits);
                 let mut level =
                     if comptime!(form.table == 0) { integer(codes, offset) } else { looked_up(table, codes) };
-                if comptime!(form.scaled) {
-                    level = level * scale + minimum;
+                if comptime!(rows > ROWS_SUMMED_BY_GROUP) {
+                    level *= scale;
                 }
                 #[unroll]
                 for m in 0..rows {
                     let input = inputs[m].extract(e);
-                    if comptime!(form.scaled) {
+                    if comptime!(rows > ROWS_SUMMED_BY_GROUP) {
                         sums[m] += level * Vector::new(input);
                     } else {
                         parts[m] += level * Vector::new(input);
@@ -311,7 +307,7 @@ fn add_chunk<X: Float, S: Size>(
                 }
             }
         }
-        if comptime!(!form.scaled) {
+        if comptime!(rows <= ROWS_SUMMED_BY_GROUP) {
             #[unroll]
             for m in 0..rows {
                 sums[m] += parts[m] * scale;
@@ -357,26 +353,6 @@ fn scales_of<S: Size>(words: Vector<u32, S>, #[comptime] packing: Packing) -> Ve
     scales
 }
 
-/// The minimums of four rows, 0 where there are none.
-#[cube]
-fn minimums_of<S: Size>(
-    w: &Words<Vector<u32, Const<4>>, Vector<u32, S>>,
-    tile: usize,
-    group: usize,
-    quad: usize,
-) -> Vector<f32, Const<4>> {
-    let mut values = Vector::<f32, Const<4>>::new(0.0f32);
-    #[comptime]
-    if let ComptimeOption::Some(minimums) = &w.minimums {
-        let first = tile * w.minimum_pitch + group * ROWS + quad * 4;
-        #[unroll]
-        for r in 0..4usize {
-            values.insert(r, minimums[first + r]);
-        }
-    }
-    values
-}
-
 /// What [`integer`] subtracts in four rows: `2^23` and their zero points; of no use with a table.
 #[cube]
 fn offset_of(
@@ -397,7 +373,6 @@ fn offset_of(
             }
             offset
         }
-        Values::Unsigned => Vector::new(BIAS.runtime()),
         _ => Vector::new(comptime!(BIAS + (1u32 << (packing.bits - 1)) as f32).runtime()),
     }
 }

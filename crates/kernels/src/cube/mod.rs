@@ -35,9 +35,6 @@ pub(crate) struct Words<C: CubePrimitive, S: CubePrimitive> {
     /// From one tile to the next in `scales`.
     scale_pitch: usize,
     levels: Values,
-    /// `[tiles, groups · 16]`, from one tile to the next `minimum_pitch`.
-    minimums: ComptimeOption<Box<[f32]>>,
-    minimum_pitch: usize,
     out: usize,
     columns: usize,
     /// Columns that share a scale.
@@ -53,8 +50,6 @@ pub(crate) struct Words<C: CubePrimitive, S: CubePrimitive> {
 pub(crate) enum Values {
     /// `u − 2^(bits−1)`.
     Signed,
-    /// `u`.
-    Unsigned,
     /// `u − zero`.
     Affine(Zeros),
     /// `table[u]`.
@@ -85,25 +80,26 @@ struct Operands {
     codes: CubeTensor,
     scales: CubeTensor,
     levels: Levels<CubeBackend>,
-    minimums: Option<CubeTensor>,
     order: Option<CubeTensor>,
     layout: Layout,
 }
 
 impl Operands {
+    /// # Panics
+    ///
+    /// If the matrix has minimums, for which there is no kernel here: [`crate::QTensor::is_served`].
     fn new(w: PackedParts<CubeBackend>) -> Self {
+        if let Minimums::Floats(_) = w.minimums {
+            panic!("no kernel adds minimums on Cube: decode a matrix {:?} that has them", w.layout.shape);
+        }
         Self {
             codes: in_rows(w.codes),
             scales: in_rows(w.scales),
             levels: match w.levels {
-                Levels::Signed => Levels::Signed,
-                Levels::Unsigned => Levels::Unsigned,
+                // Codes are unsigned only beside minimums.
+                Levels::Signed | Levels::Unsigned => Levels::Signed,
                 Levels::Affine(zeros) => Levels::Affine(in_rows(zeros)),
                 Levels::Table(levels) => Levels::Table(into_contiguous(levels)),
-            },
-            minimums: match w.minimums {
-                Minimums::None => None,
-                Minimums::Floats(minimums) => Some(in_rows(minimums)),
             },
             order: match w.order {
                 Order::Natural => None,
@@ -126,15 +122,12 @@ impl Operands {
             self.scales.clone().into_buffer_arg(),
             pitch(&self.scales) / scale_lanes,
             match &self.levels {
-                Levels::Signed => ValuesArgs::Signed,
-                Levels::Unsigned => ValuesArgs::Unsigned,
+                Levels::Signed | Levels::Unsigned => ValuesArgs::Signed,
                 Levels::Affine(zeros) => {
                     ValuesArgs::Affine(ZerosLaunch::new(zeros.clone().into_buffer_arg(), pitch(zeros)))
                 }
                 Levels::Table(levels) => ValuesArgs::Table(levels.clone().into_buffer_arg()),
             },
-            self.minimums.clone().map(CubeTensor::into_buffer_arg).into(),
-            self.minimums.as_ref().map_or(0, pitch),
             self.layout.shape[0],
             self.layout.shape[1],
             self.layout.group,
