@@ -56,6 +56,9 @@ fn over(cases: &[Case], checks: &[Check]) {
     let mut failures = Vec::new();
     for (name, device) in devices() {
         for (seed, case) in (0..).zip(cases) {
+            if !QTensor::is_served(case.scheme, &device) {
+                continue;
+            }
             let sample = Sample::new(case, seed);
             for check in checks {
                 let outcome = catch_unwind(AssertUnwindSafe(|| check(&device, case, &sample)));
@@ -402,6 +405,19 @@ proptest! {
     #[test]
     fn whatever_the_scheme_and_shape(case in any_case()) {
         over(&[case], &[decode, round_trip, forward, rounded, backward_side, select, gradients, strided]);
+    }
+}
+
+/// The host serves everything that has tiles, and every device what has no minimums.
+#[test]
+fn what_is_served_where() {
+    for (name, device) in devices() {
+        for device in [device.clone(), device.autodiff()] {
+            let served = |scheme: &str| QTensor::is_served(scheme.parse().unwrap(), &device);
+            let host = ["flex", "ndarray"].contains(&name);
+            assert_eq!((served("uint4/32/f16/min:f16"), served("nf4/64/f16")), (host, true), "{name}");
+            assert!(!served("trellis2:12/128/f16"), "{name}");
+        }
     }
 }
 

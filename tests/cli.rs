@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, Ended, RECIPE, TEXTS, ended, listing, quantize};
 use kinds::{pairs, write_encoder, write_images, write_resnet};
+use quench::checkpoint::{Folder, Source, dialect};
 use serde_json::Value;
 use support::Sizes;
 
@@ -730,8 +731,108 @@ fn packed_layers_go_to_other_tools_and_come_back() {
     bench.write("recipe.toml", RECIPE.replace("int4", "nf4"));
     bench.quantize(&[&TEXTS[..], &["--force"]].concat()).succeeds();
     let before = bench.listing();
-    bench.run(&["convert", "out", "x", "--to", "gptq"]).refuses(&["nf4", "gptq", "down_proj"]).unwrap();
+    let refused = bench.run(&["convert", "out", "x", "--to", "gptq"]);
+    let lost = "model.layers.*.mlp.down_proj (2), nf4/16/f16 -> int4/16/f16: relative error ";
+    refused.refuses(&["gptq has integers", "not nf4", lost, "--requantize CODE/GROUP/SCALE"]).unwrap();
     assert!(bench.listing() == before);
+}
+
+/// The weights of all packed layers as they decode, by name.
+fn decoded(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let source = Folder::open(folder).unwrap();
+    let read = |layer: String| {
+        let packed = dialect::read(&source, &layer).unwrap().unwrap();
+        (layer, packed.decode())
+    };
+    dialect::layers(&source).into_iter().map(read).collect()
+}
+
+/// `‖Ŵ' − Ŵ‖ / ‖Ŵ‖`, of all layers whose name has `part` in it.
+fn distance(before: &BTreeMap<String, Vec<f32>>, after: &BTreeMap<String, Vec<f32>>, part: &str) -> f64 {
+    let square = |value: f32| f64::from(value).powi(2);
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (layer, before) in before.iter().filter(|(layer, _)| layer.contains(part)) {
+        error += before.iter().zip(&after[layer]).map(|(a, b)| square(a - b)).sum::<f64>();
+        norm += before.iter().map(|a| square(*a)).sum::<f64>();
+    }
+    (error / norm).sqrt()
+}
+
+#[test]
+fn layers_that_do_not_fit_are_rounded_where_that_is_asked_for() {
+    let bench = Bench::new();
+    let made = |recipe: &str| {
+        bench.write("recipe.toml", recipe);
+        bench.quantize(&[&TEXTS[..], &["--force"]].concat()).succeeds();
+        decoded(&bench.at("out"))
+    };
+    let run = |to: &str, more: &[&str]| {
+        bench.run(&[&["convert", "out", "x", "--force", "--json", "x.json", "--to", to][..], more].concat())
+    };
+    let report = || serde_json::from_slice::<Value>(&fs::read(bench.at("x.json")).unwrap()).unwrap();
+
+    // Other levels: what is said to be lost is what is lost, and twice the bits lose much less.
+    let before = made(&RECIPE.replace("int4", "nf4"));
+    let out = run("gptq", &["--requantize"]).succeeds().out;
+    for word in ["14 layers onto another grid", "nf4/16/f16 -> int4/16/f16", "worst", "model.layers."] {
+        assert!(out.contains(word), "{word}:\n{out}");
+    }
+    assert!(!out.contains("bit for bit"), "{out}");
+    let (after, said) = (decoded(&bench.at("x")), report());
+    assert_eq!((&said["packed"], &said["requantized"]), (&0.into(), &14.into()));
+    let losses = said["losses"].as_array().unwrap();
+    assert_eq!(losses.len(), 7, "{losses:?}");
+    for loss in losses {
+        let kind = loss["kind"].as_str().unwrap().rsplit('.').next().unwrap();
+        let (said, worst) = (loss["error"].as_f64().unwrap(), loss["worst"].as_f64().unwrap());
+        let found = distance(&before, &after, kind);
+        assert!((said - found).abs() < 1e-9 && said > 0.01 && said < 0.12 && worst >= said, "{loss} {found}");
+        let found = distance(&before, &after, loss["worst_layer"].as_str().unwrap());
+        assert!((worst - found).abs() < 1e-9, "{loss} {found}");
+    }
+    run("gptq", &["--requantize", "int8/16/f16"]).succeeds();
+    assert!(distance(&before, &decoded(&bench.at("x")), "") < 0.01);
+    run("gptq", &["--requantize", "e4m3/16/f16"]).refuses(&["e4m3", "gptq has integers", "--to safetensors"]).unwrap();
+    run("gptq", &["--requantize", "int4"]).refuses(&["--requantize", "int4"]).unwrap();
+    // What holds everything rounds nothing.
+    let out = run("quench", &["--requantize"]).succeeds().out;
+    assert!(out.contains("14 layers, bit for bit") && !out.contains("another grid"), "{out}");
+
+    // Three bits have a place among four: the weights stay what they are, and still the codes are others.
+    let before = made(&RECIPE.replace("int4", "int3"));
+    run("awq", &[]).refuses(&["4 bits", "int3/16/f16 -> uint4/16/f16: the same weights", "--requantize"]).unwrap();
+    run("awq", &["--requantize"]).succeeds();
+    assert!(decoded(&bench.at("x")) == before);
+
+    // An order of columns, which compressed-tensors does not read any more, and GPTQ does.
+    let ordered = RECIPE.replace("group = 16", "group = 16\norder = \"activation\"");
+    let before = made(&ordered);
+    run("gptq", &[]).succeeds();
+    assert!(decoded(&bench.at("x")) == before);
+    run("compressed-tensors", &[]).refuses(&["no order of columns since version 0.19", "relative error"]).unwrap();
+    run("compressed-tensors", &["--requantize"]).succeeds();
+    let error = distance(&before, &decoded(&bench.at("x")), "");
+    assert!(error > 0.01 && error < 0.12, "{error}");
+
+    // An embedding is dense in the files of others, whatever it was.
+    let before = made(&RECIPE.replace("[[rules]]", "[keep]\nembeddings = false\n[[rules]]"));
+    assert_eq!(before.len(), 15);
+    let out = run("gptq", &[]).succeeds().out;
+    assert!(out.contains("14 layers, bit for bit") && out.contains("1 layer to dense f32"), "{out}");
+    let source = Folder::open(bench.at("x")).unwrap();
+    let table = source.tensor("model.embed_tokens.weight").unwrap().to_f32().unwrap();
+    assert_eq!(table, before["model.embed_tokens"]);
+
+    // Layers of two kinds: those that fit stay, and the configuration names the others.
+    let other = "[[rules]]\nlayers = \"*down_proj\"\ncode = \"slog5\"\ngroup = 16\n";
+    let before = made(&RECIPE.replace("[[rules]]", &format!("{other}[[rules]]")));
+    let out = run("gptq", &["--requantize"]).succeeds().out;
+    assert!(out.contains("12 layers, bit for bit") && out.contains("slog5:mu3/16/f16 -> int8/16/f16"), "{out}");
+    let after = decoded(&bench.at("x"));
+    assert!(distance(&before, &after, "up_proj") == 0.0 && distance(&before, &after, "down_proj") < 0.01);
+    let config: Value = serde_json::from_slice(&fs::read(bench.at("x/config.json")).unwrap()).unwrap();
+    let quantization = &config["quantization_config"];
+    assert_eq!((&quantization["bits"], quantization["dynamic"].as_object().unwrap().len()), (&4.into(), 2));
 }
 
 #[test]

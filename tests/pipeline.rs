@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use quench::checkpoint::{Coding, Folder, Source, native};
-use quench::job::{Conversion, Job, JobError, Overwrite, Step, inspect};
+use quench::job::{Conversion, Job, JobError, Overwrite, Requantize, Step, inspect};
 use quench::kernels::Activations;
 use quench::models::text::TextSource;
 use quench::models::{ids, open};
@@ -201,7 +201,11 @@ fn turned_networks_are_marked_and_kept_from_other_readers() {
     {
         let to = place.path(if container == "gguf" { "out.gguf" } else { container });
         let (from, container, overwrite) = (place.path("out"), container.parse().unwrap(), Overwrite::Refuse);
-        match (Conversion { from, to, container, overwrite, coding: Coding::Words }.run(&mut go), ours) {
+        match (
+            Conversion { from, to, container, overwrite, coding: Coding::Words, requantize: Requantize::Refuse }
+                .run(&mut go),
+            ours,
+        ) {
             (Ok(_), true) => {}
             (Err(JobError::Turned { .. }), false) => {}
             (other, _) => panic!("{container}: {other:?}"),
@@ -239,7 +243,9 @@ fn entropy_coded_models_are_smaller_and_the_same() {
     let convert = |from: &str, to: &str, coding| {
         let container = if to.contains("lsq") { "lsq" } else { "quench" }.parse().unwrap();
         let (from, to) = (place.path(from), place.path(to));
-        Conversion { from, to, container, overwrite: Overwrite::Refuse, coding }.run(&mut go).unwrap()
+        Conversion { from, to, container, overwrite: Overwrite::Refuse, coding, requantize: Requantize::Refuse }
+            .run(&mut go)
+            .unwrap()
     };
     let weights = |folder: &str| fs::read(place.path(folder).join("model.safetensors")).unwrap();
     convert("words", "small.lsq.folder", Coding::Entropy);
@@ -262,6 +268,7 @@ fn entropy_coded_models_are_smaller_and_the_same() {
         container: "gptq".parse().unwrap(),
         overwrite: Overwrite::Refuse,
         coding: Coding::Entropy,
+        requantize: Requantize::Refuse,
     };
     assert!(matches!(foreign.run(&mut go), Err(JobError::NoEntropyCoding { .. })));
 }

@@ -7,7 +7,7 @@ mod threshold;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
-use quench::job::Container;
+use quench::job::{Container, Requantize};
 use quench::kernels::Activations;
 use quench::models::text::TextSource;
 
@@ -655,6 +655,8 @@ Examples:
   quench convert spark-gptq-int4-g128 spark-vllm --to compressed-tensors
   quench convert llama-gguf-iq4_xs llama-iq4_xs.gguf --to gguf
       The same codes and scales as vLLM and transformers read them; gptq and awq likewise, and back with --to quench.
+  quench convert llama-Q4_K_M.gguf llama-gptq --to gptq --requantize
+      Layers that GPTQ has no grid for are rounded again, and what that loses is said; without --requantize only that.
   quench convert resnet.safetensors resnet.lsq --to lsq
       One file into one file.
   quench convert resnet20.th resnet20.safetensors --to safetensors
@@ -675,6 +677,11 @@ pub struct Convert {
     /// (one file for llama.cpp, from layers on one of its grids)
     #[arg(short, long, value_name = "CONTAINER")]
     pub to: Container,
+
+    /// Round packed layers that the container cannot hold as they are: onto its nearest grid, or onto CODE/GROUP/SCALE; without
+    /// it they are an error that says what would be lost
+    #[arg(long, value_name = "CODE/GROUP/SCALE", num_args = 0..=1, default_missing_value = "nearest")]
+    pub requantize: Option<Requantize>,
 
     /// Keep codes at the length of their entropy where that is shorter, in lsq and quench; without it they are decoded
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `quench convert`: the same model in another container.
 
 use quench::checkpoint::Coding;
-use quench::job::{Conversion, Converted, JobError, Overwrite, Step};
+use quench::job::{Conversion, Converted, JobError, Overwrite, Requantize, Step};
 
 use crate::args::Convert;
 use crate::failure::Outcome;
@@ -16,7 +16,9 @@ pub fn run(arguments: &Convert) -> anyhow::Result<Outcome> {
     let from = model::folder(&arguments.input, arguments.quiet)?.into_owned();
     let overwrite = if arguments.force { Overwrite::Force } else { Overwrite::Refuse };
     let coding = coding(arguments.entropy_code);
-    let conversion = Conversion { from, to: arguments.output.clone(), container: arguments.to, overwrite, coding };
+    let (to, container) = (arguments.output.clone(), arguments.to);
+    let requantize = arguments.requantize.unwrap_or(Requantize::Refuse);
+    let conversion = Conversion { from, to, container, overwrite, coding, requantize };
     interrupt::install("nothing is left behind")?;
     let converted = carry_out(&conversion, arguments.quiet)?;
     table::print(&text(&converted, arguments))?;
@@ -46,10 +48,16 @@ fn carry_out(conversion: &Conversion, quiet: bool) -> Result<Converted, JobError
 }
 
 fn text(converted: &Converted, arguments: &Convert) -> String {
-    let Converted { bytes_before, bytes: after, packed, decoded, dense, .. } = converted;
+    let Converted { bytes_before, bytes: after, packed, decoded, requantized, losses, dense, .. } = converted;
     let mut lines = vec![["size".to_owned(), format!("{} -> {}", bytes(*bytes_before), bytes(*after))]];
     if *packed > 0 {
         lines.push(["packed".to_owned(), format!("{}, bit for bit", count(*packed, "layer"))]);
+    }
+    if *requantized > 0 {
+        lines.push(["rounded".to_owned(), format!("{} onto another grid", count(*requantized, "layer"))]);
+        lines.extend(losses.iter().map(|loss| [String::new(), loss.to_string()]));
+        let worst = losses.iter().reduce(|worst, loss| if loss.worst > worst.worst { loss } else { worst });
+        lines.extend(worst.map(|loss| ["worst".to_owned(), format!("{:.2e}, {}", loss.worst, loss.worst_layer)]));
     }
     if *decoded > 0 {
         let what = format!("{} to dense f32, each weight as the packed layer has it", count(*decoded, "layer"));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use proptest::prelude::*;
-use quench::format::{Code, Packed, Scale, Scales, Scheme};
+use quench::format::{Code, Offsets, Packed, Scale, Scales, Scheme};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -62,6 +62,22 @@ pub fn table() -> Vec<Case> {
             add(&format!("{code}/32/f16"), shape, 1, Natural);
             add(&format!("{code}/5/f16"), shape, 7, Permuted);
         }
+    }
+    // Minimums, on devices that serve them.
+    for bits in 1..=12 {
+        add(&format!("uint{bits}/13/f16/min:f16"), [7, 67], [1, 3, 17][bits % 3], Permuted);
+        add(&format!("int{bits}/32/bf16/min:f32"), [35, 96], [2, 5, 16][bits % 3], Natural);
+    }
+    for (scheme, rows) in [
+        ("uint2/16/uint4/16:f16/min:uint4/16:f16", 1),
+        ("uint4/32/uint6/8:f16/min:uint6/8:f16", 1),
+        ("uint5/32/uint6/8:f16/min:uint6/8:f16", 12),
+        ("uint4/row/f16/min:f16", 2),
+        ("uint4/tensor/f16/min:f16", 4),
+        ("uint4/8/f16/min:f16", 9),
+        ("uint8/128/f16/min:f16", 300),
+    ] {
+        add(scheme, [40, 512], rows, Natural);
     }
     // Kernels of their own for every number of rows, up to 16; groups of 8, 4, 2 steps and of one.
     for rows in 1..=17 {
@@ -139,7 +155,7 @@ impl Sample {
         let Case { scheme, shape: shape @ [out, columns], rows, .. } = *case;
         let codes = any_codes(rng, scheme.code, out * columns);
         let [scale_rows, groups] = scheme.group.scale_shape(shape);
-        let scales = match scheme.scale {
+        let mut kept = |scale: Scale| match scale {
             Scale::Float(kind) => {
                 Scales::Float(floats(rng, scale_rows * groups).iter().map(|&s| kind.round(s)).collect())
             }
@@ -154,7 +170,11 @@ impl Sample {
                 }
             }
         };
-        let zeros = scheme.code.is_affine().then(|| any_codes(rng, scheme.code, scale_rows * groups));
+        let scales = kept(scheme.scale);
+        let offsets = match scheme.minimum {
+            Some(minimum) => Offsets::Minimums(kept(minimum)),
+            None => scheme.has_zeros().then(|| any_codes(rng, scheme.code, scale_rows * groups)).into(),
+        };
         let order = match case.columns {
             Columns::Natural => None,
             Columns::Permuted => {
@@ -163,7 +183,7 @@ impl Sample {
                 Some(order)
             }
         };
-        let packed = Packed::from_codes(scheme, shape, &codes, scales, zeros, order)
+        let packed = Packed::from_codes(scheme, shape, &codes, scales, offsets, order)
             .unwrap_or_else(|error| panic!("{case}: {error}"));
         Self { w: packed.decode(), packed, x: floats(rng, rows * columns), dy: floats(rng, rows * out) }
     }

@@ -36,6 +36,7 @@ pub fn rounded_product(sample: &Sample, shape: [usize; 2], activations: Activati
     let ([out, columns], scheme) = (shape, sample.packed.scheme());
     let (group, scales) = (scheme.group.size(columns), sample.packed.scale_values());
     let order = sample.packed.parts().order.as_ref();
+    let minimums = sample.packed.minimums();
     let stored = |j: usize| order.map_or(j, |order| order[j] as usize);
     let top = match scheme.code {
         Code::Int { .. } | Code::Affine { .. } => 0.0,
@@ -46,7 +47,14 @@ pub fn rounded_product(sample: &Sample, shape: [usize; 2], activations: Activati
         let x = |j: usize| f64::from(x[stored(j)]).abs();
         let w = |j: usize| f64::from(w[stored(j)]).abs();
         let scale = |j: usize| f64::from(scales[n % out * columns.div_ceil(group) + j / group]).abs();
+        let minimum = |j: usize| {
+            let at = n % out * columns.div_ceil(group) + j / group;
+            minimums.as_ref().map_or(0.0, |minimums| f64::from(minimums[at]).abs())
+        };
         let columns: Vec<usize> = (0..columns).collect();
+        // Minimums and products are summed apart, and either may be larger than the weight.
+        let apart = |j: usize| if minimums.is_some() { scale(j) * scheme.code.len() as f64 + minimum(j) } else { 0.0 };
+        *bound += (columns.len() + 8) as f64 * columns.iter().map(|&j| x(j) * apart(j)).sum::<f64>();
         let error: f64 = match activations {
             Activations::F32 => 0.0,
             // Of input and levels eight bits are left; a code and its zero point cancel only after that, in f32.

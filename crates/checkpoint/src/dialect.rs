@@ -23,6 +23,7 @@ pub mod gguf;
 #[cfg(test)]
 mod golden;
 pub mod gptq;
+mod grid;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
@@ -30,9 +31,11 @@ mod tests;
 
 use std::fmt;
 
-use quench_format::{FloatKind, FormatError, Group, Packed, Scale, Scales};
+use quench_format::{FloatKind, FormatError, Group, Packed, Scale, Scales, Scheme};
 use safetensors::Dtype;
 use serde_json::{Value, json};
+
+pub use grid::Grid;
 
 use crate::native::NamedTensor;
 use crate::source::{TensorInfo, words};
@@ -103,15 +106,16 @@ impl Dialect {
         }
     }
 
-    /// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
+    /// The `quantization_config` of a checkpoint whose packed layers are all on one grid; [`Dialect::config_of`] has that of several.
     ///
     /// - `dense`: the matrices that are not packed
-    pub fn config(self, packed: &Packed, dense: &[String]) -> Value {
+    pub fn config(self, grid: impl Into<Grid>, dense: &[String]) -> Value {
+        let grid = grid.into();
         match self {
             Self::Native => json!({ "quant_method": "quench", "format_version": FORMAT_VERSION }),
-            Self::Gptq => gptq::config(packed),
-            Self::Awq => awq::config(packed),
-            Self::Compressed => compressed::config(packed, dense),
+            Self::Gptq => gptq::config(grid),
+            Self::Awq => awq::config(grid),
+            Self::Compressed => compressed::config(grid, dense),
             Self::Bitsandbytes => json!({ "quant_method": "bitsandbytes" }),
             Self::Gguf => json!({ "quant_method": "gguf" }),
         }
@@ -390,7 +394,7 @@ fn halves(dialect: Dialect, packed: &Packed) -> Result<Vec<half::f16>, Unwritabl
     }
 }
 
-/// The codes `[out, in]` in the columns' own order, and the group of each column where that is not its place.
+/// The codes `[out, in]` in the columns' own order, and the group of each column where groups are not runs of columns.
 fn natural(packed: &Packed) -> (Vec<u16>, Option<Vec<u32>>) {
     let codes = packed.codes();
     let Some(order) = &packed.parts().order else { return (codes, None) };
@@ -404,12 +408,13 @@ fn natural(packed: &Packed) -> (Vec<u16>, Option<Vec<u32>>) {
             own[row * columns + column] = codes[row * columns + at];
         }
     }
-    (own, Some(groups))
+    let runs = groups.iter().enumerate().all(|(column, &group)| group as usize == column / size);
+    (own, (!runs).then_some(groups))
 }
 
-/// Exact scales of all rows, `[out, groups]`, one for each row where the whole matrix shares one.
-fn group_size(packed: &Packed) -> i64 {
-    match packed.scheme().group {
+/// Columns of a group, or -1 where all columns of a row are one.
+fn group_size(scheme: Scheme) -> i64 {
+    match scheme.group {
         Group::Columns(size) => i64::from(size.get()),
         Group::Tensor | Group::Row => -1,
     }

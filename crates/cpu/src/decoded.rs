@@ -2,6 +2,7 @@
 //!
 //! Serves every code, group and width; what the faster kernels do not serve comes here.
 
+use quench_format::FloatKind;
 use quench_format::tiles::{CHUNK, ROWS, STEP, STEPS, scale, scale_words, zero};
 
 use crate::input::bf16;
@@ -81,8 +82,9 @@ impl<'a> Decoder<'a> {
         let levels = match weights.levels() {
             _ if layout.bits > 8 || !whole => Kind::Single,
             Levels::Signed if layout.bits <= 4 => Kind::Table16(std::array::from_fn(|u| u as f32 - center)),
+            Levels::Unsigned if layout.bits <= 4 => Kind::Table16(std::array::from_fn(|u| u as f32)),
             Levels::Signed => Kind::Integer { center },
-            Levels::Affine(_) => Kind::Integer { center: 0.0 },
+            Levels::Affine(_) | Levels::Unsigned => Kind::Integer { center: 0.0 },
             Levels::Table(levels) if layout.bits <= 4 => Kind::Table16(fill(levels)),
             Levels::Table(levels) => Kind::Table256(Box::new(fill(levels))),
         };
@@ -93,15 +95,22 @@ impl<'a> Decoder<'a> {
     ///
     /// What is beyond the last column is some number or other.
     pub(crate) fn columns<S: Simd, D: Decoded>(&self, simd: S, tile: Tile<'_>, first: usize, to: &mut [D]) {
+        match tile.minimums {
+            None => self.columns_with::<S, D, false>(simd, tile, first, to),
+            Some(_) => self.columns_with::<S, D, true>(simd, tile, first, to),
+        }
+    }
+
+    fn columns_with<S: Simd, D: Decoded, const MIN: bool>(&self, simd: S, tile: Tile<'_>, first: usize, to: &mut [D]) {
         match self.weights.layout().bits {
-            1 => simd.vectorize(Columns::<1, D> { decoder: self, tile, first, to }),
-            2 => simd.vectorize(Columns::<2, D> { decoder: self, tile, first, to }),
-            3 => simd.vectorize(Columns::<3, D> { decoder: self, tile, first, to }),
-            4 => simd.vectorize(Columns::<4, D> { decoder: self, tile, first, to }),
-            5 => simd.vectorize(Columns::<5, D> { decoder: self, tile, first, to }),
-            6 => simd.vectorize(Columns::<6, D> { decoder: self, tile, first, to }),
-            7 => simd.vectorize(Columns::<7, D> { decoder: self, tile, first, to }),
-            8 => simd.vectorize(Columns::<8, D> { decoder: self, tile, first, to }),
+            1 => simd.vectorize(Columns::<1, MIN, D> { decoder: self, tile, first, to }),
+            2 => simd.vectorize(Columns::<2, MIN, D> { decoder: self, tile, first, to }),
+            3 => simd.vectorize(Columns::<3, MIN, D> { decoder: self, tile, first, to }),
+            4 => simd.vectorize(Columns::<4, MIN, D> { decoder: self, tile, first, to }),
+            5 => simd.vectorize(Columns::<5, MIN, D> { decoder: self, tile, first, to }),
+            6 => simd.vectorize(Columns::<6, MIN, D> { decoder: self, tile, first, to }),
+            7 => simd.vectorize(Columns::<7, MIN, D> { decoder: self, tile, first, to }),
+            8 => simd.vectorize(Columns::<8, MIN, D> { decoder: self, tile, first, to }),
             _ => self.singly(tile, first, to),
         }
     }
@@ -128,14 +137,16 @@ impl<'a> Decoder<'a> {
         let words = scale_words(layout.scale);
         let level = match self.weights.levels() {
             Levels::Signed => f32::from(u) - (1_u32 << (layout.bits - 1)) as f32,
-            Levels::Affine(_) => f32::from(u),
+            Levels::Affine(_) | Levels::Unsigned => f32::from(u),
             Levels::Table(levels) => levels[usize::from(u)],
         };
         let zero = tile.zeros.map_or(0.0, |zeros| {
             let words = layout.zero_words() / layout.groups();
             f32::from(zero(&zeros[group * words..][..words], r))
         });
-        scale(layout.scale, &tile.scales[group * words..][..words], r) * (level - zero)
+        let product = scale(layout.scale, &tile.scales[group * words..][..words], r) * (level - zero);
+        let minimum = tile.minimums.map(|minimums| scale(FloatKind::F32, &minimums[group * ROWS..][..ROWS], r));
+        minimum.map_or(product, |minimum| product + minimum)
     }
 
     /// Row `r` of the matrix in its original column order, `[in]`.
@@ -157,14 +168,15 @@ fn fill<const N: usize>(levels: &[f32]) -> [f32; N] {
     filled
 }
 
-struct Columns<'a, const BITS: usize, D> {
+/// With minimums, or without: a sum less for each weight.
+struct Columns<'a, const BITS: usize, const MIN: bool, D> {
     decoder: &'a Decoder<'a>,
     tile: Tile<'a>,
     first: usize,
     to: &'a mut [D],
 }
 
-impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
+impl<const BITS: usize, const MIN: bool, D: Decoded> Job for Columns<'_, BITS, MIN, D> {
     type Output = ();
 
     #[inline(always)]
@@ -173,6 +185,7 @@ impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
         let layout = decoder.weights.layout();
         let words = scale_words(layout.scale);
         let codes = &chunks::<BITS>(tile.codes)[first..];
+        let minimums = tile.minimums.unwrap_or_default();
         // Of the first and the second half of a chunk; beyond the last column it does not matter.
         let groups = |c: usize| {
             let last = layout.groups() - 1;
@@ -186,18 +199,25 @@ impl<const BITS: usize, D: Decoded> Job for Columns<'_, BITS, D> {
                     }
                     let $groups = groups(c);
                     let scales = $groups.map(|group| simd.scales(layout.scale, &tile.scales[group * words..][..words]));
+                    let minimum = |group: usize| match MIN {
+                        true => simd.scales(FloatKind::F32, &minimums[group * ROWS..][..ROWS]),
+                        false => simd.splat(0.0),
+                    };
+                    let minimums = $groups.map(minimum);
                     each_step!(S_ => {
                         let $half = const { S_ * STEP / HALF };
-                        let scale = scales[$half];
+                        let (scale, minimum) = (scales[$half], minimums[$half]);
                         let $codes = step::<S, BITS>(simd, codes, S_);
-                        to.put(simd, S_, decode!(@ $e $level, scale; 0 1 2 3));
+                        to.put(simd, S_, decode!(@ $e $level, scale, minimum; 0 1 2 3));
                     });
                 }
             };
-            (@ $e:ident $level:expr, $scale:ident; $($value:literal)*) => {
+            (@ $e:ident $level:expr, $scale:ident, $minimum:ident; $($value:literal)*) => {
                 [$({
                     const $e: usize = $value;
-                    simd.mul($scale, $level)
+                    let product = simd.mul($scale, $level);
+                    // Two roundings, as the reference has them.
+                    if MIN { simd.add(product, $minimum) } else { product }
                 }),*]
             };
         }

@@ -1,11 +1,12 @@
 //! A tile times a panel of 8-bit rows.
 //!
 //! ```text
-//! y[i, r] = Σ over blocks  scale[r] · a[i] · (Σ u[r, j] · q[i, j]  −  center[r] · Σ q[i, j])
+//! y[i, r] = Σ over blocks  scale[r] · a[i] · (Σ u[r, j] · q[i, j]  −  center[r] · Σ q[i, j])  +  minimum[r] · a[i] · Σ q[i, j]
 //! ```
 //!
 //! with the inner sums in i32. The center is half the range of signed codes, the zero point of affine ones, and 128 for
-//! tables, whose levels are bytes around it.
+//! tables, whose levels are bytes around it. Minimums are multiplied with the rounded input, as everything else is: the errors of both
+//! terms, which may be much larger than their sum, so cancel as the terms do.
 
 use quench_format::FloatKind;
 use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
@@ -13,7 +14,7 @@ use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 use crate::input::Int8Panel;
 use crate::simd::{Job, Simd};
 use crate::unpack::{AHEAD, chunks, step};
-use crate::weights::{Levels, Tile};
+use crate::weights::{Levels, Tile, Weights};
 
 /// What a product needs to know of its matrix.
 #[derive(Clone, Copy)]
@@ -23,25 +24,38 @@ pub(crate) struct Int8Code {
     block: usize,
     /// Sixteen levels as bytes around 128, and the scale that makes levels of them.
     table: Option<([u8; 16], f32)>,
-    affine: bool,
+    integer: Integer,
+    minimums: bool,
+}
+
+/// Where integers are counted from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Integer {
+    Middle,
+    Zero,
+    /// The zero point of the group.
+    Affine,
 }
 
 impl Int8Code {
-    pub(crate) fn new(layout: Layout, levels: Levels<'_>, block: usize) -> Self {
-        let (table, affine) = match levels {
-            Levels::Signed => (None, false),
-            Levels::Affine(_) => (None, true),
-            Levels::Table(levels) => (Some(byte_table(levels)), false),
+    pub(crate) fn new(w: &Weights<'_>, block: usize) -> Self {
+        let (table, integer) = match w.levels() {
+            Levels::Signed => (None, Integer::Middle),
+            Levels::Unsigned => (None, Integer::Zero),
+            Levels::Affine(_) => (None, Integer::Affine),
+            Levels::Table(levels) => (Some(byte_table(levels)), Integer::Middle),
         };
-        Self { layout, block, table, affine }
+        Self { layout: w.layout(), block, table, integer, minimums: w.has_minimums() }
     }
 
     /// The code that stands for 0, as the instruction set counts codes; zero points are taken off in floats.
     pub(crate) fn center<S: Simd>(&self) -> i32 {
-        match (&self.table, self.affine) {
+        let bias = if self.layout.bits == 8 { S::BIAS } else { 0 };
+        match (&self.table, self.integer) {
             (Some(_), _) => 128 - S::BIAS,
-            (None, true) => 0,
-            (None, false) => (1 << (self.layout.bits - 1)) - if self.layout.bits == 8 { S::BIAS } else { 0 },
+            (None, Integer::Affine) => 0,
+            (None, Integer::Middle) => (1 << (self.layout.bits - 1)) - bias,
+            (None, Integer::Zero) => -bias,
         }
     }
 }
@@ -69,13 +83,15 @@ pub(crate) struct Grid {
     scales: Vec<[f32; ROWS]>,
     /// `[blocks, 16]` as the instruction set counts codes, or none.
     zeros: Vec<[f32; ROWS]>,
+    /// `[blocks, 16]`, or none.
+    minimums: Vec<[f32; ROWS]>,
 }
 
 impl Grid {
     pub(crate) fn new(code: &Int8Code) -> Self {
         let blocks = (code.layout.chunks() * CHUNK).div_ceil(code.block);
         let rows = |some: bool| vec![[0.0; ROWS]; if some { blocks } else { 0 }];
-        Self { scales: rows(true), zeros: rows(code.affine) }
+        Self { scales: rows(true), zeros: rows(code.integer == Integer::Affine), minimums: rows(code.minimums) }
     }
 
     /// That of another tile.
@@ -131,6 +147,8 @@ impl Job for Fill<'_> {
         let bias = simd.splat(if layout.bits == 8 { S::BIAS as f32 } else { 0.0 });
         let zeros = tile.zeros.unwrap_or_default().as_chunks().0;
         spread!(zeros => grid.zeros, |words| simd.sub(simd.zeros(words), bias));
+        let minimums = tile.minimums.unwrap_or_default().as_chunks::<ROWS>().0;
+        spread!(minimums => grid.minimums, |words| simd.scales(FloatKind::F32, words));
     }
 }
 
@@ -239,6 +257,7 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                 let scale = simd.load($scale);
                 simd.prefetch(next.wrapping_add($block * words));
                 let zero = grid.zeros.get($block).map(|zero| simd.load(zero));
+                let minimum = grid.minimums.get($block).map(|minimum| simd.load(minimum));
                 for i in 0..M {
                     let mut sum = simd.to_floats($sum[i]);
                     if let Some(zero) = zero {
@@ -246,6 +265,9 @@ impl<const BITS: usize, const LOOKUP: bool, const M: usize> Job for Bits<'_, BIT
                         sum = simd.mul_add(zero, simd.splat(sums[$block][i]), sum);
                     }
                     y[i] = simd.mul_add(sum, simd.mul(scale, simd.splat(scales[$block][i])), y[i]);
+                    if let Some(minimum) = minimum {
+                        y[i] = simd.mul_add(minimum, simd.splat(-sums[$block][i] * scales[$block][i]), y[i]);
+                    }
                 }
             }};
         }

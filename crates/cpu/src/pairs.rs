@@ -1,5 +1,6 @@
 //! A tile times a panel of bf16 rows, two columns at a time.
 
+use quench_format::FloatKind;
 use quench_format::tiles::{CHUNK, Layout, ROWS, STEPS, scale_words};
 
 use crate::input::{PairPanel, bf16};
@@ -23,7 +24,7 @@ impl PairCode {
     pub(crate) fn new(layout: Layout, levels: Levels<'_>) -> Self {
         let level = |u: usize| match levels {
             Levels::Signed => u as f32 - (1 << (layout.bits - 1)) as f32,
-            Levels::Affine(_) => u as f32,
+            Levels::Affine(_) | Levels::Unsigned => u as f32,
             Levels::Table(levels) => levels[u],
         };
         // Repeated, so that bits above the code do no harm.
@@ -115,12 +116,16 @@ impl<const BITS: usize, const M: usize> Job for Bits<'_, BITS, M> {
             });
             let scale = simd.scales(code.layout.scale, &tile.scales[group * words..][..words]);
             let zero = tile.zeros.map(|zeros| zeros.as_chunks().0[group]);
+            let minimum = tile.minimums.map(|words| simd.scales(FloatKind::F32, &words[group * ROWS..][..ROWS]));
             for i in 0..M {
                 let mut sum = simd.add(even[i], odd[i]);
                 if let Some(zero) = &zero {
                     sum = simd.mul_add(simd.zeros(zero), simd.splat(-sums[c][i]), sum);
                 }
                 y[i] = simd.mul_add(sum, scale, y[i]);
+                if let Some(minimum) = minimum {
+                    y[i] = simd.mul_add(minimum, simd.splat(sums[c][i]), y[i]);
+                }
             }
         }
         for i in 0..M {

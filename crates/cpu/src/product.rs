@@ -138,7 +138,7 @@ impl Job for Matmul<'_> {
 /// False where an element of `x` is not finite.
 fn int8<S: Simd>(simd: S, w: &Weights<'_>, x: &[f32], rows: usize, block: usize, y: &mut [f32]) -> bool {
     let layout = w.layout();
-    let code = Int8Code::new(layout, w.levels(), block);
+    let code = Int8Code::new(w, block);
     let panels = Panels::new(rows, S::HEIGHT);
     let Some(input) = input::int8(simd, x, layout.shape[1], panels, block, code.center::<S>()) else {
         return false;

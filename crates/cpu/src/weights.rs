@@ -11,6 +11,7 @@ pub struct Weights<'a> {
     codes: &'a [u32],
     scales: &'a [u32],
     levels: Levels<'a>,
+    minimums: Option<&'a [u32]>,
     order: Option<&'a [u32]>,
 }
 
@@ -19,6 +20,8 @@ pub struct Weights<'a> {
 pub enum Levels<'a> {
     /// `u − 2^(bits − 1)`.
     Signed,
+    /// `u`: of an affine code with minimums.
+    Unsigned,
     /// `u − zero`; the words of the zero points of all tiles.
     Affine(&'a [u32]),
     /// `levels[u]`; `[2^bits]`.
@@ -42,7 +45,7 @@ impl<'a> Weights<'a> {
         assert_eq!(codes.len(), tiles * layout.code_words(), "words of the codes of {layout:?}");
         assert_eq!(scales.len(), tiles * layout.scale_words(), "words of the scales of {layout:?}");
         match levels {
-            Levels::Signed => {}
+            Levels::Signed | Levels::Unsigned => {}
             Levels::Affine(zeros) => {
                 assert_eq!(zeros.len(), tiles * layout.zero_words(), "words of the zero points of {layout:?}");
             }
@@ -51,7 +54,18 @@ impl<'a> Weights<'a> {
         if let Some(order) = order {
             assert_eq!(order.len(), layout.shape[1], "the order of {layout:?}");
         }
-        Self { layout, codes, scales, levels, order }
+        Self { layout, codes, scales, levels, minimums: None, order }
+    }
+
+    /// The same matrix with something added to each group: the words of the minimums of all tiles.
+    ///
+    /// # Panics
+    ///
+    /// If the length is not the layout's.
+    pub fn with_minimums(self, minimums: &'a [u32]) -> Self {
+        let (layout, tiles) = (self.layout, self.layout.tiles());
+        assert_eq!(minimums.len(), tiles * layout.minimum_words(), "words of the minimums of {layout:?}");
+        Self { minimums: Some(minimums), ..self }
     }
 
     /// Its sizes.
@@ -61,6 +75,10 @@ impl<'a> Weights<'a> {
 
     pub(crate) fn levels(&self) -> Levels<'a> {
         self.levels
+    }
+
+    pub(crate) fn has_minimums(&self) -> bool {
+        self.minimums.is_some()
     }
 
     pub(crate) fn order(&self) -> Option<&'a [u32]> {
@@ -75,14 +93,16 @@ impl<'a> Weights<'a> {
             scales: part(self.scales, self.layout.scale_words()),
             zeros: match self.levels {
                 Levels::Affine(zeros) => Some(part(zeros, self.layout.zero_words())),
-                Levels::Signed | Levels::Table(_) => None,
+                Levels::Signed | Levels::Unsigned | Levels::Table(_) => None,
             },
+            minimums: self.minimums.map(|minimums| part(minimums, self.layout.minimum_words())),
         }
     }
 
     /// Bytes of one tile.
     pub(crate) fn tile_bytes(&self) -> usize {
-        4 * (self.layout.code_words() + self.layout.scale_words())
+        let minimums = if self.minimums.is_some() { self.layout.minimum_words() } else { 0 };
+        4 * (self.layout.code_words() + self.layout.scale_words() + minimums)
     }
 
     /// How the product with such an input is computed.
@@ -114,6 +134,7 @@ pub(crate) struct Tile<'a> {
     pub codes: &'a [u32],
     pub scales: &'a [u32],
     pub zeros: Option<&'a [u32]>,
+    pub minimums: Option<&'a [u32]>,
 }
 
 /// The algorithm of a product.

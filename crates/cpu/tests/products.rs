@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use quench_cpu::{Activations, Dense, Isa, Levels, Side, Weights, decode, dense, matmul, select};
 use quench_format::tiles::{Layout, Tiles};
-use quench_format::{Code, FloatKind, Packed, Scales, Scheme};
+use quench_format::{Code, FloatKind, Offsets, Packed, Scale, Scales, Scheme};
 
 /// A matrix with what its kernels need.
 struct Sample {
@@ -50,16 +50,32 @@ impl Sample {
             |n: usize| (0..n).map(|_| (noise.next() as usize % scheme.code.len()) as u16).collect::<Vec<_>>();
         let all = codes(out * columns);
         let [scale_rows, groups] = scheme.group.scale_shape(shape);
-        let zeros = scheme.code.is_affine().then(|| codes(scale_rows * groups));
-        let kind = scheme.scale.float().expect("a float scale");
-        let scales = (0..scale_rows * groups).map(|_| kind.round(noise.float() / 8.0)).collect();
+        let zeros = scheme.has_zeros().then(|| codes(scale_rows * groups));
+        let mut kept = |scale: Scale| match scale {
+            Scale::Float(kind) => {
+                Scales::Float((0..scale_rows * groups).map(|_| kind.round(noise.float() / 8.0)).collect())
+            }
+            Scale::PowerOfTwo => unreachable!("no such case"),
+            Scale::Nested { code, group, outer } => {
+                let [rows, columns] = group.scale_shape([scale_rows, groups]);
+                let codes = (0..scale_rows * groups).map(|_| (noise.next() as usize % code.len()) as u16).collect();
+                Scales::Nested {
+                    codes,
+                    outer: (0..rows * columns).map(|_| outer.round(noise.float() / 99.0)).collect(),
+                }
+            }
+        };
+        let scales = kept(scheme.scale);
+        let offsets = match scheme.minimum {
+            Some(minimum) => Offsets::Minimums(kept(minimum)),
+            None => zeros.into(),
+        };
         let order = permuted.then(|| {
             let mut order: Vec<u32> = (0..columns as u32).collect();
             order.sort_by_key(|column| column.wrapping_mul(2_654_435_761));
             order
         });
-        let packed =
-            Packed::from_codes(scheme, shape, &all, Scales::Float(scales), zeros, order.clone()).expect("valid");
+        let packed = Packed::from_codes(scheme, shape, &all, scales, offsets, order.clone()).expect("valid");
         Self {
             tiles: Tiles::new(&packed),
             levels: match scheme.code {
@@ -78,9 +94,14 @@ impl Sample {
         let levels = match (&self.tiles.zeros, &self.levels) {
             (Some(zeros), _) => Levels::Affine(zeros),
             (None, Some(levels)) => Levels::Table(levels),
+            (None, None) if self.packed.scheme().code.is_affine() => Levels::Unsigned,
             (None, None) => Levels::Signed,
         };
-        Weights::new(self.tiles.layout, &self.tiles.codes, &self.tiles.scales, levels, self.order.as_deref())
+        let w = Weights::new(self.tiles.layout, &self.tiles.codes, &self.tiles.scales, levels, self.order.as_deref());
+        match &self.tiles.minimums {
+            Some(minimums) => w.with_minimums(minimums),
+            None => w,
+        }
     }
 
     /// The product in f64, and how far a product of these numerics may be from it.
@@ -94,6 +115,7 @@ impl Sample {
         let top = levels.iter().fold(0.0, |top: f32, level| top.max(level.abs()));
         let slack = f64::from(top / 127.0 * 0.51);
         let largest = (1_u64 << self.packed.scheme().code.bits()) as f64;
+        let minimums = self.packed.minimums();
         let mut expected = Vec::new();
         for x in self.x.chunks_exact(columns) {
             for (i, w) in self.w.chunks_exact(columns).enumerate() {
@@ -126,6 +148,12 @@ impl Sample {
                                 .sum::<f64>();
                         }
                     }
+                }
+                // What is added to a group and what is multiplied may be larger than the weight, and are summed apart.
+                if let Some(minimums) = &minimums {
+                    let minimum = |j: usize| f64::from(minimums[i * columns.div_ceil(group) + j / group]).abs();
+                    let reach = |j: usize| scale(j) * largest.max(f64::from(top)) + minimum(j);
+                    size += (0..columns).map(|j| f64::from(x[stored(j)]).abs() * reach(j)).sum::<f64>();
                 }
                 // The usual bound of a sum in f32.
                 bound += (columns + 8) as f64 * (size + bound) * 2f64.powi(-24) + f64::from(f32::MIN_POSITIVE);
@@ -220,10 +248,48 @@ fn every_kernel_is_the_naive_product() {
     }
 }
 
+/// Every width of integers, and tables, with minimums kept in every way: the types of llama.cpp and others.
+#[test]
+fn groups_with_minimums_are_the_naive_product() {
+    for bits in 1..=16 {
+        let rows = [1, 2, 3, 5, 14, 33][bits % 6];
+        for (n, (group, kept)) in
+            [("32", "f16/min:f16"), ("16", "bf16/min:f32"), ("13", "f32/min:f16"), ("row", "f16/min:bf16")]
+                .iter()
+                .enumerate()
+        {
+            for code in ["int", "uint"] {
+                let scheme = format!("{code}{bits}/{group}/{kept}");
+                match cfg!(miri) {
+                    true if n == bits % 4 && [4, 8, 11].contains(&bits) => check(&scheme, [2, 34], 1, true, 4),
+                    true => {}
+                    false => check(&scheme, [21, 131], rows, bits % 2 == 1, 4),
+                }
+            }
+        }
+    }
+    if cfg!(miri) {
+        return;
+    }
+    // Q2_K, Q4_K and Q5_K; tables; one scale and one minimum for all.
+    for (scheme, shape, rows) in [
+        ("uint2/16/uint4/16:f16/min:uint4/16:f16", [33, 512], 1),
+        ("uint4/32/uint6/8:f16/min:uint6/8:f16", [40, 512], 12),
+        ("uint5/32/uint6/8:f16/min:uint6/8:f16", [17, 256], 3),
+        ("uint4/128/f16/min:f16", [40, 640], 40),
+        ("nf4/32/f16/min:f16", [17, 200], 9),
+        ("slog5:mu8/80/f16/min:f16", [17, 200], 2),
+        ("e4m3/32/f16/min:f16", [17, 96], 5),
+        ("uint4/tensor/f16/min:f16", [17, 96], 2),
+    ] {
+        check(scheme, shape, rows, false, 5);
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "large")]
 fn threads_and_panels_share_the_work_without_a_trace() {
-    for scheme in ["int4/32/f16", "uint4/128/f16", "nf4/64/f16", "int8/32/f16"] {
+    for scheme in ["int4/32/f16", "uint4/128/f16", "nf4/64/f16", "int8/32/f16", "uint4/32/f16/min:f16"] {
         for (shape, rows) in [([530, 640], 1), ([530, 640], 40), ([1000, 333], 129)] {
             let sample = Sample::new(scheme, shape, rows, false, 3);
             for isa in Isa::all() {

@@ -83,6 +83,7 @@ mod log;
 mod packed;
 pub mod published;
 pub mod rans;
+mod regrid;
 pub mod rotation;
 mod scheme;
 mod spelling;

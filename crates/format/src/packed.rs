@@ -175,7 +175,7 @@ impl Packed {
     }
 
     /// The minimum of every group of every row, laid out and multiplied out as [`Packed::scale_values`]; `None` where the
-    /// matrix has none. [`crate::tiles`] have no place for them ([`Scheme::has_kernel`]).
+    /// matrix has none.
     pub fn minimums(&self) -> Option<Vec<f32>> {
         let (minimum, minimums) = (self.scheme.minimum?, self.parts.offsets.minimums()?);
         Some(self.expand(self.multiplied_out(minimum, minimums)))

@@ -177,10 +177,11 @@ impl Scheme {
         self.code.is_affine() && self.minimum.is_none()
     }
 
-    /// True where products are made from the codes, which [`crate::tiles`] arrange for them; a matrix of another scheme, with minimums
-    /// or of a trellis code, is decoded when it is put on a device.
+    /// True where products are made from the codes: where [`crate::tiles`] arrange them for it, which is with every code but the
+    /// trellis. A matrix of another scheme is decoded when it is put on a device. Not every device serves all that have minimums:
+    /// `quench_kernels::QTensor::is_served`.
     pub const fn has_kernel(self) -> bool {
-        self.minimum.is_none() && self.code.is_scalar()
+        self.code.is_scalar()
     }
 
     /// Bits that a matrix of this shape takes, column order not counted.

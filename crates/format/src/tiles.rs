@@ -6,6 +6,7 @@
 //! codes  [tiles, chunks, 16 * bits words]     a tile is 16 rows, a chunk 32 columns of them, both padded with code 0
 //! scales [tiles, groups, 16 values]           f32: 16 words; f16 or bf16: 8 words, the even row in the low half
 //! zeros  [tiles, groups, 16 values]           up to 8 bits: 4 words of 4 bytes; above: 8 words of 2 halves
+//! minimums [tiles, groups, 16 values]         f32: 16 words
 //! ```
 //!
 //! A chunk is split into *planes* of 8, 4, 2 or 1 bits of every code, widest first, low bits first: 4 = `[4]`,
@@ -91,6 +92,11 @@ impl Layout {
         self.groups() * if self.bits <= 8 { ROWS / 4 } else { ROWS / 2 }
     }
 
+    /// Words of the minimums of one tile, where the scheme has them: always as `f32`.
+    pub const fn minimum_words(&self) -> usize {
+        self.groups() * ROWS
+    }
+
     /// Codes `[out, in]`, row-major, of the words of all tiles.
     ///
     /// # Panics
@@ -139,6 +145,16 @@ impl Layout {
     pub fn scales(&self, words: &[u32]) -> Vec<f32> {
         assert_eq!(words.len(), self.tiles() * self.scale_words(), "the words of the scales of {self:?}");
         self.by_row(words, scale_words(self.scale), |group, r| scale(self.scale, group, r))
+    }
+
+    /// Minimums `[out, groups]` of the words of all tiles.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many words as the layout has.
+    pub fn minimums(&self, words: &[u32]) -> Vec<f32> {
+        assert_eq!(words.len(), self.tiles() * self.minimum_words(), "the words of the minimums of {self:?}");
+        self.by_row(words, ROWS, |group, r| scale(FloatKind::F32, group, r))
     }
 
     /// Zero points `[out, groups]` of the words of all tiles.
@@ -229,16 +245,18 @@ pub struct Tiles {
     pub codes: Vec<u32>,
     /// `[tiles, groups, 16 or 8]`; a scale shared by the whole matrix is repeated.
     pub scales: Vec<u32>,
-    /// `[tiles, groups, 4 or 8]`, where the code is affine.
+    /// `[tiles, groups, 4 or 8]`, where the code is affine and has no minimums.
     pub zeros: Option<Vec<u32>>,
+    /// `[tiles, groups, 16]`, f32, where the scheme has minimums.
+    pub minimums: Option<Vec<u32>>,
 }
 
 impl Tiles {
-    /// Rearranges a matrix; [`Layout::codes`], [`Layout::scales`] and [`Layout::zeros`] are the way back.
+    /// Rearranges a matrix; [`Layout::codes`], [`Layout::scales`], [`Layout::zeros`] and [`Layout::minimums`] are the way back.
     ///
     /// # Panics
     ///
-    /// If the matrix has minimums or a trellis code, which have no place in tiles: decode it instead ([`Scheme::has_kernel`]).
+    /// If the matrix has a trellis code, which has no place in tiles: decode it instead ([`Scheme::has_kernel`]).
     pub fn new(packed: &Packed) -> Self {
         assert!(packed.scheme().has_kernel(), "no tiles for {}: it has no kernel", packed.scheme());
         let layout = Layout::new(packed.scheme(), packed.shape());
@@ -247,6 +265,7 @@ impl Tiles {
             codes: codes(layout, &packed.parts().codes),
             scales: scales(layout, &packed.scale_values()),
             zeros: packed.zero_values().map(|zeros| self::zeros(layout, &zeros)),
+            minimums: packed.minimums().map(|minimums| scales(Layout { scale: FloatKind::F32, ..layout }, &minimums)),
         }
     }
 }
@@ -305,7 +324,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Scales;
+    use crate::{Offsets, Scales};
 
     #[test]
     fn planes_make_up_the_code() {
@@ -333,21 +352,28 @@ mod tests {
     proptest! {
         #[test]
         fn comes_back_as_it_was(
-            bits in 1..=16_u32, affine in any::<bool>(), group in 1..70_u32, kind in prop::sample::select(vec!["f32", "f16", "bf16"]),
+            bits in 1..=16_u32, affine in any::<bool>(), minimum in any::<bool>(), group in 1..70_u32, kind in prop::sample::select(vec!["f32", "f16", "bf16"]),
             out in 1..40_usize, columns in 1..100_usize, seed in any::<u32>(),
         ) {
-            let scheme: Scheme = format!("{}int{bits}/{group}/{kind}", if affine { "u" } else { "" }).parse().unwrap();
+            let min = if minimum { "/min:f32" } else { "" };
+            let scheme: Scheme = format!("{}int{bits}/{group}/{kind}{min}", if affine { "u" } else { "" }).parse().unwrap();
             let mut state = seed;
             let mut draw = || { state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); state >> 16 };
             let codes: Vec<u16> = (0..out * columns).map(|_| (draw() & ((1 << bits) - 1)) as u16).collect();
             let groups = out * scheme.group.groups_per_row(columns);
             let scales: Vec<f32> = (0..groups).map(|_| draw() as u8 as f32 / 64.0).collect();
-            let zeros = affine.then(|| (0..groups).map(|_| (draw() & ((1 << bits) - 1)) as u16).collect::<Vec<_>>());
-            let packed = Packed::from_codes(scheme, [out, columns], &codes, Scales::Float(scales.clone()), zeros.clone(), None).unwrap();
+            let minimums: Vec<f32> = (0..groups).map(|_| draw() as f32 / 64.0 - 300.0).collect();
+            let zeros = scheme.has_zeros().then(|| (0..groups).map(|_| (draw() & ((1 << bits) - 1)) as u16).collect::<Vec<_>>());
+            let offsets = match minimum {
+                true => Offsets::Minimums(Scales::Float(minimums.clone())),
+                false => Offsets::from(zeros.clone()),
+            };
+            let packed = Packed::from_codes(scheme, [out, columns], &codes, Scales::Float(scales.clone()), offsets, None).unwrap();
             let tiles = Tiles::new(&packed);
             prop_assert_eq!(tiles.layout.codes(&tiles.codes), codes);
             prop_assert_eq!(tiles.layout.scales(&tiles.scales), scales);
             prop_assert_eq!(tiles.zeros.map(|words| tiles.layout.zeros(&words)), zeros);
+            prop_assert_eq!(tiles.minimums.map(|words| tiles.layout.minimums(&words)), minimum.then_some(minimums));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From one container to another: packed layers bit for bit, or decoded.
+//! From one container to another: packed layers bit for bit, decoded, or rounded again where that is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,12 +13,12 @@ use quench_checkpoint::native::{self, NamedTensor};
 use quench_checkpoint::{
     CheckpointError, Coding, Dtype, Folder, Layer, Source, Staging, Writer, Written, write_atomically,
 };
-use quench_format::Packed;
 use quench_models::{TURNED_MLP, companion};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::job::MAX_SHARD_BYTES;
+use crate::requantize::{Fitted, Loss, Requantize, read};
 use crate::save::version;
 use crate::{JobError, Observe, Overwrite, Step};
 
@@ -64,7 +64,7 @@ impl Container {
     }
 
     /// The dialect of another tool that it is.
-    fn foreign(self) -> Option<Dialect> {
+    pub(crate) fn foreign(self) -> Option<Dialect> {
         match self {
             Self::Lsq | Self::Quench | Self::Safetensors | Self::Gguf => None,
             Self::Gptq => Some(Dialect::Gptq),
@@ -110,10 +110,12 @@ pub struct Conversion {
     pub overwrite: Overwrite,
     /// How codes are kept, in the containers that are ours.
     pub coding: Coding,
+    /// What becomes of packed layers that the container cannot hold as they are.
+    pub requantize: Requantize,
 }
 
 /// What a conversion did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Converted {
     /// The folder or file written.
     pub output: PathBuf,
@@ -125,6 +127,10 @@ pub struct Converted {
     pub packed: usize,
     /// Packed layers that were decoded to f32.
     pub decoded: usize,
+    /// Packed layers that are on another grid than before.
+    pub requantized: usize,
+    /// What those lost, by kind.
+    pub losses: Vec<Loss>,
     /// Other tensors, each with its own bytes.
     pub dense: usize,
 }
@@ -133,8 +139,8 @@ impl Conversion {
     /// Reads, converts and writes one tensor or layer at a time. The output appears whole or not at all.
     ///
     /// # Errors
-    /// Whatever is wrong with the checkpoint; entropy-coded codes in a container that has none; an output that exists, unless forced, or is the input, or has the name of
-    /// another container; [`CheckpointError::Stopped`] if `observe` broke off.
+    /// Whatever is wrong with the checkpoint; [`JobError::Unfit`] where the container cannot hold what is in it; entropy-coded codes in a container that has none;
+    /// an output that exists, unless forced, or is the input, or has the name of another container; [`CheckpointError::Stopped`] if `observe` broke off.
     pub fn run(&self, observe: Observe<'_>) -> Result<Converted, JobError> {
         let source = &Folder::open(&self.from)?;
         if let (Ok(from), Ok(to)) = (self.from.canonicalize(), self.to.canonicalize())
@@ -176,16 +182,22 @@ impl Conversion {
         if self.to.exists() && self.overwrite == Overwrite::Refuse {
             return Err(JobError::OutputExists { path: self.to.clone() });
         }
+        let fitted = &Fitted::new(source, self.container, self.requantize, observe)?;
         let writer = match self.container {
-            Container::Gguf => return self.write_gguf(source, observe),
+            Container::Gguf => return self.write_gguf(source, fitted, observe),
             Container::Lsq => Writer::lsq(&self.to),
             _ => Writer::safetensors(&self.to),
         };
-        self.write(source, writer, observe)
+        self.write(source, fitted, writer, observe)
     }
 
     /// Weights, configuration and tokenizer in one file.
-    fn write_gguf(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
+    fn write_gguf(
+        &self,
+        source: &dyn Source,
+        fitted: &Fitted<'_>,
+        observe: Observe<'_>,
+    ) -> Result<Converted, JobError> {
         let config = self.companion("config.json")?;
         let refused = |source| CheckpointError::Gguf { file: self.from.clone(), source };
         let tokenizer = match self.gguf()? {
@@ -193,7 +205,7 @@ impl Conversion {
             None => gguf::Tokenizer::from_json(&self.companion("tokenizer.json")?, &config).map_err(refused)?,
         };
         let mut writer = gguf::Writer::new(&self.to, &config, &tokenizer)?;
-        writer.copy_all(source)?;
+        writer.copy_with(source, |layer| fitted.read(layer))?;
         let packed = dialect::layers(source);
         let mut parts = BTreeSet::new();
         for layer in &packed {
@@ -206,7 +218,8 @@ impl Conversion {
         }
         let bytes = writer.finish()?;
         let bytes_before = source.names().into_iter().filter_map(|name| source.stored_bytes(name)).sum();
-        Ok(Converted { output: self.to.clone(), bytes_before, bytes, packed: packed.len(), decoded: 0, dense })
+        let packed = packed.len() - fitted.changed();
+        Ok(Converted { bytes_before, bytes, packed, dense, ..self.begun(fitted) })
     }
 
     /// The input, if it is a GGUF file.
@@ -222,22 +235,31 @@ impl Conversion {
         serde_json::from_slice(&text).map_err(|source| JobError::Read { path, source: source.into() })
     }
 
+    /// What was done before anything is written.
+    fn begun(&self, fitted: &Fitted<'_>) -> Converted {
+        let (output, requantized, losses) = (self.to.clone(), fitted.changed(), fitted.losses().to_vec());
+        Converted { output, bytes_before: 0, bytes: 0, packed: 0, decoded: 0, requantized, losses, dense: 0 }
+    }
+
     fn write_folder(&self, source: &dyn Source, observe: Observe<'_>) -> Result<Converted, JobError> {
         let staging = Staging::create(&self.to, self.overwrite == Overwrite::Force);
         let staging = staging.map_err(|error| match error {
             CheckpointError::Interrupted { folder } => JobError::Leftover { path: folder },
             error => JobError::Checkpoint(error),
         })?;
+        let fitted = &Fitted::new(source, self.container, self.requantize, observe)?;
+        // Before anything is written, since it refuses layers that no configuration describes together.
+        let mark = self.mark(source, fitted)?;
         let folder = staging.model();
         let writer = match self.container {
             Container::Lsq => Writer::lsq(folder.join(LSQ_WEIGHTS)),
             _ => Writer::create(&folder, MAX_SHARD_BYTES)?,
         };
-        let mut converted = self.write(source, writer, observe)?;
+        let mut converted = self.write(source, fitted, writer, observe)?;
         if self.from.is_dir() {
-            self.companions(&folder, &self.mark(source)?)?;
+            self.companions(&folder, &mark)?;
         } else if self.gguf()?.is_some() {
-            let config = self.mark(source)?.on(self.companion("config.json")?.to_string().into_bytes());
+            let config = mark.on(self.companion("config.json")?.to_string().into_bytes());
             write_atomically(folder.join("config.json"), &config)?;
             write_atomically(folder.join("tokenizer.json"), self.companion("tokenizer.json")?.to_string().as_bytes())?;
         }
@@ -248,17 +270,12 @@ impl Conversion {
     fn write<'a>(
         &self,
         source: &'a dyn Source,
+        fitted: &'a Fitted<'a>,
         mut writer: Writer<'a>,
         observe: Observe<'_>,
     ) -> Result<Converted, JobError> {
-        let mut converted = Converted {
-            output: self.to.clone(),
-            bytes_before: source.names().into_iter().filter_map(|name| source.stored_bytes(name)).sum(),
-            bytes: 0,
-            packed: 0,
-            decoded: 0,
-            dense: 0,
-        };
+        let bytes_before = source.names().into_iter().filter_map(|name| source.stored_bytes(name)).sum();
+        let mut converted = Converted { bytes_before, ..self.begun(fitted) };
         writer = writer.with_coding(self.coding);
         let mut parts = BTreeSet::new();
         let packed = dialect::layers(source);
@@ -279,19 +296,19 @@ impl Conversion {
             }
             let own = native::is_packed(source, &name);
             match (self.container, self.container.foreign()) {
-                (Container::Safetensors, _) => {
+                (Container::Safetensors, _) | (_, Some(_)) if self.decodes(&name) => {
                     let shape = read(source, &name)?.shape();
                     writer.add_later(format!("{name}.weight"), Dtype::F32, shape, move || decode(source, &name))?;
                     converted.decoded += 1;
                     continue;
                 }
                 (_, Some(spelling)) => {
-                    let tensors = self.spelled(source, &name, spelling)?;
+                    let tensors = spelled(fitted, &name, spelling)?;
                     for (at, NamedTensor { name: tensor, dtype, shape, .. }) in tensors.into_iter().enumerate() {
-                        let (layer, conversion) = (name.clone(), self.clone());
+                        let layer = name.clone();
                         // Written again from the source when its turn comes, so that one layer is in memory at a time.
                         writer.add_later(tensor, dtype, shape, move || {
-                            Ok(conversion.spelled(source, &layer, spelling)?.swap_remove(at).bytes)
+                            Ok(spelled(fitted, &layer, spelling)?.swap_remove(at).bytes)
                         })?;
                     }
                 }
@@ -305,6 +322,7 @@ impl Conversion {
             }
             converted.packed += 1;
         }
+        converted.packed -= converted.requantized;
         for (key, value) in source.metadata() {
             writer.metadata(key, value);
         }
@@ -323,16 +341,18 @@ impl Conversion {
         Ok(converted)
     }
 
-    /// A layer in the dialect of another tool.
-    fn spelled(&self, source: &dyn Source, layer: &str, dialect: Dialect) -> Result<Vec<NamedTensor>, CheckpointError> {
-        let packed = read(source, layer)?;
-        dialect.write(layer, &packed).map_err(|source| CheckpointError::Unwritable { layer: layer.to_owned(), source })
+    /// Whether a packed layer becomes dense: all of them, or tables that rows are looked up in, which the readers of no dialect expect packed.
+    fn decodes(&self, layer: &str) -> bool {
+        self.container == Container::Safetensors || self.container.foreign().is_some() && is_table(layer)
     }
 
     /// What the configuration will say of the quantization.
-    fn mark(&self, source: &dyn Source) -> Result<Mark, JobError> {
-        let layers = dialect::layers(source);
-        let Some(first) = layers.first() else {
+    fn mark(&self, source: &dyn Source, fitted: &Fitted<'_>) -> Result<Mark, JobError> {
+        let layers = fitted.grids();
+        let Some((first, _)) = layers.first() else {
+            if !dialect::layers(source).is_empty() {
+                return Ok(Mark::None);
+            }
             // What the source decodes is dense from now on.
             let said = source.quantization().and_then(|config| config.get("quant_method")).and_then(Value::as_str);
             return Ok(if matches!(said, Some("exl3" | "bitsandbytes")) { Mark::None } else { Mark::AsItIs });
@@ -347,11 +367,11 @@ impl Conversion {
         let matrices = source.names().into_iter().filter_map(|name| name.strip_suffix(".weight"));
         let is_matrix = |layer: &&str| {
             // Some dialects have the codes of a packed layer under this name.
-            let packed = layers.iter().any(|known| known == *layer);
+            let packed = layers.iter().any(|(known, _)| known == layer);
             !packed && source.info(&format!("{layer}.weight")).is_some_and(|info| info.shape.len() == 2)
         };
         let dense: Vec<String> = matrices.filter(is_matrix).map(str::to_owned).collect();
-        Ok(Mark::Set(spelling.config(&read(source, first)?, &dense)))
+        Ok(Mark::Set(spelling.config_of(&layers, &dense).map_err(JobError::Mixed)?))
     }
 
     /// What lies beside the weights: configuration, tokenizer, plan, licence.
@@ -392,6 +412,12 @@ fn travels(name: &str) -> bool {
     known && !name.starts_with('.') && !name.ends_with(".index.json")
 }
 
+/// Whether a layer is an embedding, by the names that models have for it.
+pub(crate) fn is_table(layer: &str) -> bool {
+    let tables = ["embed_tokens", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings"];
+    layer.rsplit('.').next().is_some_and(|name| tables.contains(&name))
+}
+
 /// What a configuration says of the quantization of the weights beside it.
 enum Mark {
     /// What it said before.
@@ -425,10 +451,10 @@ impl Mark {
     }
 }
 
-/// A packed layer in whichever dialect the source has it.
-fn read(source: &dyn Source, layer: &str) -> Result<Packed, CheckpointError> {
-    let missing = || CheckpointError::MissingTensor { path: source.path().to_path_buf(), tensor: layer.to_owned() };
-    dialect::read(source, layer)?.ok_or_else(missing)
+/// A layer in the dialect of another tool.
+fn spelled(fitted: &Fitted<'_>, layer: &str, dialect: Dialect) -> Result<Vec<NamedTensor>, CheckpointError> {
+    let packed = fitted.read(layer)?;
+    dialect.write(layer, &packed).map_err(|source| CheckpointError::Unwritable { layer: layer.to_owned(), source })
 }
 
 /// A packed layer as little-endian f32.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::PathBuf;
 
 use quench_checkpoint::CheckpointError;
+use quench_checkpoint::dialect::Unwritable;
 use quench_eval::EvalError;
 use quench_models::{Kind, ModelError};
 use quench_quantize::QuantizeError;
 use quench_quantize::recipe::Transform;
 use quench_tune::TuneError;
 
-use crate::Container;
+use crate::{Container, Loss};
 
 /// An error of a job; each names the culprit and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,37 @@ pub enum JobError {
         /// How its name should end.
         expected: &'static str,
     },
+    /// Packed layers that a container cannot hold as they are.
+    #[error(
+        "{container} cannot hold packed layers of {} as they are ({})\n  {}\n  --requantize rounds them so, \
+         --requantize CODE/GROUP/SCALE onto another grid; --to safetensors decodes them",
+        .path.display(),
+        .losses.first().map(|loss| loss.reason.as_str()).unwrap_or_default(),
+        .losses.iter().map(Loss::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
+    Unfit {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What was asked for.
+        container: Container,
+        /// What each kind of layers would lose on the nearest grid.
+        losses: Vec<Loss>,
+    },
+    /// A packed layer for which a container has no grid at all.
+    #[error("layer {layer} ({scheme}) does not fit into {container}: {reason}; --to safetensors decodes it")]
+    NoGrid {
+        /// The layer.
+        layer: String,
+        /// How it is coded.
+        scheme: String,
+        /// What was asked for.
+        container: Container,
+        /// What the container lacks.
+        reason: String,
+    },
+    /// Layers that fit one by one, but that no configuration of that dialect describes together.
+    #[error("{0}; use --to quench or --to lsq, or quantize the model with one scheme for that dialect")]
+    Mixed(Unwritable),
     /// There is no such container.
     #[error("no container {name:?}: expected lsq, quench, safetensors, gptq, awq, compressed-tensors or gguf")]
     UnknownContainer {

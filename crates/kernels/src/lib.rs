@@ -25,6 +25,6 @@ mod qtensor;
 
 pub use convolve::unfold;
 pub use dense::dense_matmul;
-pub use ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side, Window};
+pub use ops::{Activations, Layout, Levels, Minimums, Order, PackedParts, QuantBackend, Side, Window};
 pub use qtensor::QTensor;
 pub use quench_cpu::Isa;

@@ -13,7 +13,7 @@ use crate::dense::dense;
 
 /// A packed matrix `W` `[out, in]` as one backend holds it: in tiles of sixteen rows ([`quench_format::tiles`]).
 ///
-/// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g])`, `g = j / group`, where `j` counts stored columns.
+/// `W[i, order[j]] = scales[i, g] · (level(code[i, j]) − zeros[i, g]) + minimums[i, g]`, `g = j / group`, where `j` counts stored columns.
 #[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion: cfg(feature = "cube"))]
 pub struct PackedParts<B: Backend> {
@@ -24,6 +24,9 @@ pub struct PackedParts<B: Backend> {
     /// How a code becomes a number.
     #[extension_type]
     pub levels: Levels<B>,
+    /// What is added to a group.
+    #[extension_type]
+    pub minimums: Minimums<B>,
     /// Where a stored column belongs.
     #[extension_type]
     pub order: Order<B>,
@@ -39,10 +42,22 @@ pub struct PackedParts<B: Backend> {
 pub enum Levels<B: Backend> {
     /// A symmetric integer, `u − 2^(bits−1)`.
     Signed,
+    /// The code itself: of an affine code with minimums.
+    Unsigned,
     /// An integer against the zero point of its group, `u − zeros[i, g]`; words `[tiles, words]`, bit-cast to i32.
     Affine(IntTensor<B>),
     /// A value from a table, `levels[u]`; `[2^bits]`, f32.
     Table(FloatTensor<B>),
+}
+
+/// What is added to all weights of a group.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub enum Minimums<B: Backend> {
+    /// Nothing.
+    None,
+    /// A number for each group of each row, `[tiles, groups · 16]`, f32.
+    Floats(FloatTensor<B>),
 }
 
 /// Where a stored column belongs in the matrix.
@@ -59,7 +74,7 @@ pub enum Order<B: Backend> {
 ///
 /// They are called through [`QTensor`](crate::QTensor), which checks shapes; here a wrong shape is a panic of the
 /// backend. What they mean is said by [`Packed::decode`](quench_format::Packed::decode): decode and select give its very
-/// values.
+/// values. Cube has none for minimums, and panics ([`QTensor::is_served`](crate::QTensor::is_served)).
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Dispatch, DispatchDevice};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use half::{bf16, f16};
-use quench_format::tiles::{ROWS, Tiles};
-use quench_format::{Code, FloatKind, Group, Packed, Scales, Scheme};
+use quench_format::tiles::Tiles;
+use quench_format::{Code, FloatKind, Group, Offsets, Packed, Scales, Scheme};
 
-use crate::ops::{Activations, Layout, Levels, Order, PackedParts, QuantBackend, Side, Window};
+use crate::ops::{Activations, Layout, Levels, Minimums, Order, PackedParts, QuantBackend, Side, Window};
 
 /// A packed matrix `W` `[out, in]` on a device: codes, scales, and what else its [`Scheme`] needs.
 ///
@@ -44,11 +44,16 @@ pub struct QTensor {
     zeros: Option<Param<Tensor<2, Int>>>,
     /// `[2^bits]`, f32, with a code that is neither symmetric nor affine.
     levels: Option<Param<Tensor<1>>>,
+    /// `[tiles, groups · 16]`, f32, where the scheme has minimums.
+    minimums: Option<Param<Tensor<2>>>,
     /// `[in]`, i32: the column of the matrix that is stored at `j`.
     order: Option<Param<Tensor<1, Int>>>,
     /// Scales that are coded in turn, which their values do not tell; plain ones come back from the device.
     #[module(skip)]
     nested: Option<Arc<Scales>>,
+    /// Minimums likewise.
+    #[module(skip)]
+    nested_minimums: Option<Arc<Scales>>,
     #[module(skip)]
     scheme: Scheme,
     #[module(skip)]
@@ -60,13 +65,14 @@ pub struct QTensor {
 impl QTensor {
     /// Uploads a packed matrix, in tiles; products are [`Activations::Int8`] until said otherwise.
     ///
-    /// Scales that are coded in turn are f32 on the device, and so are halves where it has none.
+    /// Scales that are coded in turn are f32 on the device, and so are halves where it has none. Products of a matrix that is not
+    /// [served](Self::is_served) panic.
     pub fn from_packed(packed: &Packed, device: &Device) -> Self {
         let (scheme, shape) = (packed.scheme(), packed.shape());
-        let Tiles { layout, codes, scales, zeros } = Tiles::new(packed);
+        let Tiles { layout, codes, scales, zeros, minimums } = Tiles::new(packed);
         let tiles = layout.tiles();
         let scales = match layout.scale {
-            FloatKind::F32 => TensorData::new(bytemuck::cast_vec::<u32, f32>(scales), [tiles, layout.groups() * ROWS]),
+            FloatKind::F32 => floats(scales, tiles),
             FloatKind::F16 => halves::<f16>(&scales, tiles),
             FloatKind::BF16 => halves::<bf16>(&scales, tiles),
         };
@@ -79,15 +85,29 @@ impl QTensor {
                 Code::Int { .. } | Code::Affine { .. } => None,
                 code => Some(frozen(TensorData::new(code.levels(), [code.len()]), DType::F32, device)),
             },
+            minimums: minimums.map(|minimums| frozen(floats(minimums, tiles), DType::F32, device)),
             order: packed.parts().order.as_ref().map(|order| fixed(order.clone(), [shape[1]], device)),
-            nested: match &packed.parts().scales {
-                Scales::Float(_) => None,
-                nested => Some(Arc::new(nested.clone())),
-            },
+            nested: nested(Some(&packed.parts().scales)),
+            nested_minimums: nested(packed.parts().offsets.minimums()),
             scheme,
             shape,
             activations: Activations::default(),
         }
+    }
+
+    /// Whether this device makes products from the codes of such a matrix; one that it does not serve is decoded before it is put there.
+    ///
+    /// Of what [`Scheme::has_kernel`] says, Flex and NdArray serve all, and other devices what has no minimums.
+    pub fn is_served(scheme: Scheme, device: &Device) -> bool {
+        let host = match device.clone().without_autodiff().as_dispatch() {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => true,
+            #[allow(unreachable_patterns, reason = "which devices there are depends on the features")]
+            _ => false,
+        };
+        scheme.has_kernel() && (host || scheme.minimum.is_none())
     }
 
     /// The same matrix, whose products read their input in this precision where the device gives the choice.
@@ -112,17 +132,18 @@ impl QTensor {
             Group::Tensor => 1,
             Group::Row | Group::Columns(_) => self.shape[0] * layout.groups(),
         };
-        let scales = match &self.nested {
+        let kept = |nested: &Option<Arc<Scales>>, values_of: &Param<Tensor<2>>| match nested {
             Some(nested) => (**nested).clone(),
             None => {
                 // As words, so that one place knows where a scale lies.
-                let words: Vec<f32> = read(self.scales.val().cast(DType::F32).into_data());
+                let words: Vec<f32> = read(values_of.val().cast(DType::F32).into_data());
                 let layout = Layout { scale: FloatKind::F32, ..layout };
                 let mut scales = layout.scales(&bytemuck::cast_vec::<f32, u32>(words));
                 scales.truncate(values);
                 Scales::Float(scales)
             }
         };
+        let scales = kept(&self.nested, &self.scales);
         let words = |words: TensorData| bytemuck::cast_vec::<i32, u32>(read(words));
         let codes = layout.codes(&words(self.codes.val().into_data()));
         let zeros = self.zeros.as_ref().map(|zeros| {
@@ -131,7 +152,11 @@ impl QTensor {
             zeros
         });
         let order = self.order.as_ref().map(|order| words(order.val().into_data()));
-        Packed::from_codes(self.scheme, self.shape, &codes, scales, zeros, order)
+        let offsets = match &self.minimums {
+            Some(minimums) => Offsets::Minimums(kept(&self.nested_minimums, minimums)),
+            None => Offsets::from(zeros),
+        };
+        Packed::from_codes(self.scheme, self.shape, &codes, scales, offsets, order)
             .unwrap_or_else(|error| panic!("the parameters of a QTensor {:?} were changed: {error}", self.shape))
     }
 
@@ -241,7 +266,12 @@ impl QTensor {
             levels: match (&self.zeros, &self.levels) {
                 (Some(zeros), _) => Levels::Affine(zeros.val().into_dispatch()),
                 (None, Some(levels)) => Levels::Table(levels.val().into_dispatch()),
+                (None, None) if self.scheme.code.is_affine() => Levels::Unsigned,
                 (None, None) => Levels::Signed,
+            },
+            minimums: match &self.minimums {
+                Some(minimums) => Minimums::Floats(minimums.val().into_dispatch()),
+                None => Minimums::None,
             },
             order: match &self.order {
                 Some(order) => Order::Permuted(order.val().into_dispatch()),
@@ -253,6 +283,11 @@ impl QTensor {
     }
 }
 
+/// Scales or minimums that are coded in turn.
+fn nested(scales: Option<&Scales>) -> Option<Arc<Scales>> {
+    scales.filter(|scales| matches!(scales, Scales::Nested { .. })).map(|nested| Arc::new(nested.clone()))
+}
+
 /// A float parameter that takes no gradient, of this dtype even where the device prefers another.
 fn frozen<const D: usize>(values: TensorData, dtype: DType, device: &Device) -> Param<Tensor<D>> {
     Param::initialized(ParamId::new(), Tensor::from_data(values, (device, dtype)))
@@ -262,6 +297,12 @@ fn frozen<const D: usize>(values: TensorData, dtype: DType, device: &Device) -> 
 fn fixed<const D: usize>(words: Vec<u32>, shape: [usize; D], device: &Device) -> Param<Tensor<D, Int>> {
     let words = TensorData::new(bytemuck::cast_vec::<u32, i32>(words), shape);
     Param::initialized(ParamId::new(), Tensor::from_data(words, (device, DType::I32)))
+}
+
+/// Words of f32, `[tiles, ..]`.
+fn floats(words: Vec<u32>, tiles: usize) -> TensorData {
+    let shape = [tiles, words.len() / tiles];
+    TensorData::new(bytemuck::cast_vec::<u32, f32>(words), shape)
 }
 
 /// Words of two halves each, `[tiles, ..]`.

@@ -27,9 +27,9 @@ impl Weight {
     }
 
     /// A packed matrix on a device: as it is where products are made from its codes, and decoded where they are not
-    /// ([`Scheme::has_kernel`](quench_format::Scheme::has_kernel)).
+    /// ([`QTensor::is_served`]).
     pub fn packed(packed: &Packed, device: &Device) -> Self {
-        match packed.scheme().has_kernel() {
+        match QTensor::is_served(packed.scheme(), device) {
             true => Self::Quantized(QTensor::from_packed(packed, device)),
             false => Self::dense(Tensor::from_data(TensorData::new(packed.decode(), packed.shape()), device)),
         }
@@ -121,7 +121,7 @@ mod tests {
         let scales = || Scales::Float(vec![0.5]);
         let cases = [
             ("int4/tensor/f32", Offsets::None, true),
-            ("int4/tensor/f32/min:f32", Offsets::Minimums(Scales::Float(vec![3.0])), false),
+            ("int4/tensor/f32/min:f32", Offsets::Minimums(Scales::Float(vec![3.0])), true),
             ("trellis2:8/tensor/f32", Offsets::None, false),
         ];
         for (scheme, offsets, has_kernel) in cases {

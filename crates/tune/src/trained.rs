@@ -215,8 +215,10 @@ impl Form {
                 step.map(Self::Step).map_err(|_| unsupported("its codes share bits; take a scalar code such as int2"))
             }
             Method::Lora { rank, strength, recover: recovers } => {
-                if !scheme.has_kernel() {
-                    return Err(unsupported("products are not made from its codes; take a code without minimums"));
+                if !QTensor::is_served(scheme, device) {
+                    return Err(unsupported(
+                        "products are not made from its codes on this device; take a scalar code without minimums, such as int2",
+                    ));
                 }
                 let [out, columns] = packed.shape();
                 let rank = rank.min(out).min(columns);

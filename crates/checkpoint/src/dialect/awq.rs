@@ -18,7 +18,7 @@ use quench_format::{Bits, Code, Packed, Scale, Scales, Scheme};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size, halves, to_words, turned, word_bytes};
+use super::{Dialect, Grid, Spelled, Unwritable, group_size, halves, natural, to_words, turned, word_bytes};
 use crate::native::NamedTensor;
 use crate::{CheckpointError, Source};
 
@@ -91,9 +91,7 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     if !matches!(code, Code::Int { .. } | Code::Affine { .. }) || code.bits() != 4 {
         return refused(&format!("has integers of 4 bits and not {code}"));
     }
-    if packed.parts().order.is_some() {
-        return refused("has no order of columns");
-    }
+    let (codes, None) = natural(packed) else { return refused("has no order of columns") };
     let groups = packed.scheme().group.groups_per_row(columns);
     if !rows.is_multiple_of(8) || !columns.is_multiple_of(packed.scheme().group.size(columns)) {
         return refused(&format!("needs outputs by eight and full groups, and the layer is {rows} by {columns}"));
@@ -112,20 +110,34 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     };
     let scales: Vec<u8> = turned(&scales, [rows, groups]).into_iter().flat_map(half::f16::to_le_bytes).collect();
     Ok(vec![
-        tensor("qweight", Dtype::I32, [columns, rows / 8], words(&packed.codes(), [rows, columns])),
+        tensor("qweight", Dtype::I32, [columns, rows / 8], words(&codes, [rows, columns])),
         tensor("qzeros", Dtype::I32, [groups, rows / 8], words(&zeros, [rows, groups])),
         tensor("scales", Dtype::F16, [groups, rows], scales),
     ])
 }
 
-/// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
-pub fn config(packed: &Packed) -> Value {
+/// The `quantization_config` of a checkpoint whose packed layers are all on one grid.
+pub fn config(grid: Grid) -> Value {
     json!({
         "quant_method": "awq",
         "version": "gemm",
         "bits": 4,
-        "group_size": group_size(packed),
+        "group_size": group_size(grid.scheme),
         "zero_point": true,
         "modules_to_not_convert": null,
     })
+}
+
+/// Errors: a layer in groups of another size, since the configuration has one for all.
+pub(super) fn alike(rule: Grid, others: &[(&str, Grid)]) -> Result<(), Unwritable> {
+    let size = |grid: Grid| group_size(grid.scheme);
+    match others.iter().find(|(_, grid)| size(*grid) != size(rule)) {
+        None => Ok(()),
+        Some((layer, grid)) => {
+            let (group, other) = (rule.scheme.group, grid.scheme.group);
+            let reason =
+                format!("has groups of one size for all layers, and {layer} has {other} where others have {group}");
+            Err(Unwritable::new(Dialect::Awq, reason))
+        }
+    }
 }

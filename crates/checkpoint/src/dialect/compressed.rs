@@ -18,11 +18,11 @@ pub mod bytes;
 pub mod fp4;
 pub mod words;
 
-use quench_format::{Code, FloatKind, Group, Minifloat, Packed, Scale};
+use quench_format::{Code, FloatKind, Group, Minifloat, Packed, Scale, Scheme};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size};
+use super::{Dialect, Grid, Spelled, Unwritable, group_size};
 use crate::native::NamedTensor;
 use crate::{CheckpointError, Source};
 
@@ -93,8 +93,8 @@ enum Format {
 }
 
 impl Format {
-    fn of(packed: &Packed) -> Self {
-        match (packed.scheme().code, packed.scheme().scale) {
+    fn of(scheme: Scheme) -> Self {
+        match (scheme.code, scheme.scale) {
             (Code::Float(Minifloat::E2M1), Scale::PowerOfTwo) => Self::MxFp4,
             (Code::Float(Minifloat::E2M1), _) => Self::NvFp4,
             (Code::Float(Minifloat::E4M3), _) => Self::Float,
@@ -107,7 +107,7 @@ impl Format {
 ///
 /// Errors: what the dialect cannot express exactly.
 pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwritable> {
-    match Format::of(packed) {
+    match Format::of(packed.scheme()) {
         Format::Words => words::tensors(layer, packed),
         Format::NvFp4 => fp4::nvfp4(layer, packed),
         Format::MxFp4 => fp4::mxfp4(layer, packed),
@@ -115,12 +115,44 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     }
 }
 
-/// The `quantization_config` of a checkpoint whose packed layers are all like `packed`.
+/// The `quantization_config` of a checkpoint whose packed layers are all on one grid.
 ///
 /// - `dense`: the linear layers that are not packed
-pub fn config(packed: &Packed, dense: &[String]) -> Value {
-    let scheme = packed.scheme();
-    let size = group_size(packed);
+pub fn config(grid: Grid, dense: &[String]) -> Value {
+    let (format, group) = described(grid, json!(["Linear"]));
+    json!({
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "quantization_status": "compressed",
+        "ignore": dense,
+        "config_groups": { "group_0": group },
+        "kv_cache_scheme": null,
+    })
+}
+
+/// Adds the layers that are on other grids to a configuration: by their names, which go before the rule for all linear layers.
+///
+/// Source: vllm-project/compressed-tensors, `utils/match.py`, `match_targets`; `config/format.py`.
+pub(super) fn except(config: &mut Value, others: &[(&str, Grid)]) {
+    let mut grids: Vec<(Grid, Vec<&str>)> = Vec::new();
+    for (layer, grid) in others {
+        match grids.iter_mut().find(|(known, _)| known == grid) {
+            Some((_, layers)) => layers.push(layer),
+            None => grids.push((*grid, vec![layer])),
+        }
+    }
+    for (index, (grid, layers)) in grids.into_iter().enumerate() {
+        let (format, group) = described(grid, json!(layers));
+        if config["format"] != format {
+            config["format"] = "mixed-precision".into();
+        }
+        config["config_groups"][format!("group_{}", index + 1)] = group;
+    }
+}
+
+/// The format of the layers on a grid, and the group of a configuration that describes them.
+fn described(Grid { scheme, .. }: Grid, targets: Value) -> (&'static str, Value) {
+    let size = group_size(scheme);
     let shared = match scheme.group {
         Group::Tensor => "tensor",
         Group::Row => "channel",
@@ -140,7 +172,7 @@ pub fn config(packed: &Packed, dense: &[String]) -> Value {
         weights["scale_dtype"] = dtype.into();
         weights
     };
-    let (format, weights) = match Format::of(packed) {
+    let (format, weights) = match Format::of(scheme) {
         Format::NvFp4 => {
             let weights = floats(4, "tensor_group", Some(fp4::NVFP4_GROUP));
             ("nvfp4-pack-quantized", with_scales(weights, "torch.float8_e4m3fn"))
@@ -151,7 +183,6 @@ pub fn config(packed: &Packed, dense: &[String]) -> Value {
         }
         Format::Float => ("float-quantized", floats(8, shared, usize::try_from(size).ok())),
         Format::Words => {
-            let order = if packed.parts().order.is_some() { json!("group") } else { Value::Null };
             let weights = json!({
                 "num_bits": scheme.code.bits(),
                 "type": "int",
@@ -159,25 +190,20 @@ pub fn config(packed: &Packed, dense: &[String]) -> Value {
                 // One scale for the matrix is written for every row.
                 "strategy": if size > 0 { "group" } else { "channel" },
                 "group_size": (size > 0).then_some(size),
-                "actorder": order,
+                "actorder": null,
                 "dynamic": false,
             });
             ("pack-quantized", weights)
         }
     };
-    json!({
-        "quant_method": "compressed-tensors",
+    let group = json!({
+        "targets": targets,
+        "weights": weights,
+        "input_activations": null,
+        "output_activations": null,
         "format": format,
-        "quantization_status": "compressed",
-        "ignore": dense,
-        "config_groups": { "group_0": {
-            "targets": ["Linear"],
-            "weights": weights,
-            "input_activations": null,
-            "output_activations": null,
-        } },
-        "kv_cache_scheme": null,
-    })
+    });
+    (format, group)
 }
 
 /// Refuses codes of E4M3 that are no numbers, and stand for 0 in a [`Packed`].

@@ -27,7 +27,9 @@ use quench_format::{Bits, Code, Packed, Scale, Scales, Scheme, bits};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::{Dialect, Spelled, Unwritable, group_size, halves, in_stored_order, natural, to_words, turned, word_bytes};
+use super::{
+    Dialect, Grid, Spelled, Unwritable, group_size, halves, in_stored_order, natural, to_words, turned, word_bytes,
+};
 use crate::native::NamedTensor;
 use crate::{CheckpointError, Source};
 
@@ -191,18 +193,57 @@ pub fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, Unwrita
     ])
 }
 
-/// The `quantization_config` of a checkpoint whose packed layers are all like `packed`, which other tools need to read it.
-pub fn config(packed: &Packed) -> Value {
+/// What other tools have to know of a layer to read it, by the names that the configuration has for it.
+fn settings(grid: Grid) -> Value {
     json!({
+        "bits": grid.scheme.code.bits(),
+        "group_size": group_size(grid.scheme),
+        "sym": !grid.scheme.code.is_affine(),
+        "desc_act": grid.ordered,
+    })
+}
+
+/// The `quantization_config` of a checkpoint whose packed layers are all on one grid, which other tools need to read it.
+pub fn config(grid: Grid) -> Value {
+    let mut config = json!({
         "quant_method": "gptq",
-        "checkpoint_format": if packed.scheme().code.is_affine() { "gptq_v2" } else { "gptq" },
-        "bits": packed.scheme().code.bits(),
-        "group_size": group_size(packed),
-        "sym": !packed.scheme().code.is_affine(),
-        "desc_act": packed.parts().order.is_some(),
+        "checkpoint_format": if grid.scheme.code.is_affine() { "gptq_v2" } else { "gptq" },
         "lm_head": false,
         "pack_dtype": "int32",
         "true_sequential": true,
         "meta": { "quantizer": [format!("quench:{}", env!("CARGO_PKG_VERSION"))] },
-    })
+    });
+    merge(&mut config, settings(grid));
+    config
+}
+
+/// Says in a configuration that the head is packed too, which readers look for nowhere else.
+pub(super) fn with_head(config: &mut Value) {
+    config["lm_head"] = true.into();
+}
+
+/// Adds to a configuration what is different in some layers: `dynamic`, by patterns of names.
+///
+/// Errors: layers with zero points among others without, of which the one are in version 2 and the others in version 1.
+///
+/// Source: ModelCloud/GPTQModel, `quantization/config.py`, `QuantizeConfig.dynamic`.
+pub(super) fn except(config: &mut Value, rule: Grid, others: &[(&str, Grid)]) -> Result<(), Unwritable> {
+    let mut dynamic = serde_json::Map::new();
+    for (layer, grid) in others {
+        if grid.scheme.code.is_affine() != rule.scheme.code.is_affine() {
+            let with = if grid.scheme.code.is_affine() { "has" } else { "has no" };
+            let reason = format!("has zero points in all layers or in none, and {layer} {with} zero points");
+            return Err(Unwritable::new(Dialect::Gptq, reason));
+        }
+        dynamic.insert(format!("+:{}$", layer.replace('.', "\\.")), settings(*grid));
+    }
+    config["dynamic"] = dynamic.into();
+    Ok(())
+}
+
+/// Adds the keys of one object to another.
+fn merge(config: &mut Value, more: Value) {
+    if let (Value::Object(config), Value::Object(more)) = (config, more) {
+        config.extend(more);
+    }
 }

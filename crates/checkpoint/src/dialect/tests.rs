@@ -35,7 +35,7 @@ fn matrices_come_back_as_they_were() {
             }
         }
     }
-    assert!(written > 100, "{written}");
+    assert!(written > 90, "{written}");
 }
 
 #[test]
@@ -69,6 +69,78 @@ fn what_cannot_be_said_exactly_is_refused() {
     assert!(ordered.to_string().contains("order"), "{ordered}");
     let ordered = Dialect::Awq.write("l", &packed("int4/16/f16", [32, 64], true, 1)).unwrap_err();
     assert!(ordered.to_string().contains("order"), "{ordered}");
+}
+
+/// An order of columns within groups is none to a file, and one across groups is refused where readers do not know of it; files that
+/// older tools wrote are read.
+#[test]
+fn an_order_of_columns_is_written_where_it_is_read() {
+    let scheme = "int4/16/f16".parse().unwrap();
+    let codes: Vec<u16> = (0..8 * 64).map(|i| (i * 7 % 16) as u16).collect();
+    let scales: Vec<f32> = (0..8 * 4).map(|i| 0.5 + i as f32).collect();
+    let within: Vec<u32> = (0..64).map(|at| at ^ 5).collect();
+    let across: Vec<u32> = (0..64).map(|at| at * 5 % 64).collect();
+    let of = |order: &[u32]| {
+        Packed::from_codes(scheme, [8, 64], &codes, Scales::Float(scales.clone()), None, Some(order.to_vec())).unwrap()
+    };
+    for dialect in [Dialect::Gptq, Dialect::Awq, Dialect::Compressed] {
+        let source = Memory::new(dialect.write("l", &of(&within)).unwrap());
+        let after = read(&source, "l").unwrap().unwrap();
+        assert_eq!((after.decode(), after.parts().order.is_none()), (of(&within).decode(), true), "{dialect}");
+    }
+    for dialect in [Dialect::Awq, Dialect::Compressed] {
+        let refused = dialect.write("l", &of(&across)).unwrap_err().to_string();
+        assert!(refused.contains("no order of columns"), "{refused}");
+    }
+    let source = Memory::new(of_older_tools(&of(&across)));
+    assert_eq!(read(&source, "l").unwrap().unwrap().decode(), of(&across).decode());
+}
+
+/// What compressed-tensors 0.18 wrote of a matrix with an order: codes in the columns' own order, and the group of each column.
+fn of_older_tools(packed: &Packed) -> Vec<NamedTensor> {
+    let (codes, members) = natural(packed);
+    let (parts, [rows, columns]) = (packed.parts().clone(), packed.shape());
+    let plain =
+        Packed::from_codes(packed.scheme(), [rows, columns], &codes, parts.scales, parts.offsets, None).unwrap();
+    let mut tensors = Dialect::Compressed.write("l", &plain).unwrap();
+    let (name, bytes) = ("l.weight_g_idx".to_owned(), word_bytes(members.unwrap()));
+    tensors.push(NamedTensor { name, dtype: Dtype::I32, shape: vec![columns], bytes });
+    tensors
+}
+
+/// The grid of most layers is the rule, and the others are named: in the words that each tool has for it.
+#[test]
+fn a_configuration_names_what_is_not_like_the_others() {
+    let grid = |scheme: &str| Grid { scheme: scheme.parse().unwrap(), ordered: false };
+    let (most, other) = (grid("int4/128/f16"), grid("int8/32/f16"));
+    let layers = [("m.0.up", other), ("m.0.down", most), ("m.1.down", most), ("m.1.up", other), ("m.2.down", most)];
+    let gptq = Dialect::Gptq.config_of(&layers, &[]).unwrap();
+    assert_eq!((&gptq["bits"], &gptq["group_size"], &gptq["sym"]), (&4.into(), &128.into(), &true.into()));
+    let named = json!({ "bits": 8, "group_size": 32, "sym": true, "desc_act": false });
+    assert_eq!(gptq["dynamic"], json!({ "+:m\\.0\\.up$": named, "+:m\\.1\\.up$": named }));
+    let compressed = Dialect::Compressed.config_of(&layers, &["head".to_owned()]).unwrap();
+    let groups = &compressed["config_groups"];
+    assert_eq!((&compressed["format"], &compressed["ignore"]), (&"pack-quantized".into(), &json!(["head"])));
+    assert_eq!(
+        (&groups["group_0"]["targets"], &groups["group_0"]["weights"]["num_bits"]),
+        (&json!(["Linear"]), &4.into())
+    );
+    let (targets, bits) = (&groups["group_1"]["targets"], &groups["group_1"]["weights"]["num_bits"]);
+    assert_eq!((targets, bits), (&json!(["m.0.up", "m.1.up"]), &8.into()));
+    let mixed = [("a", most), ("b", grid("e2m1/32/e8m0"))];
+    assert_eq!(Dialect::Compressed.config_of(&mixed, &[]).unwrap()["format"], "mixed-precision");
+
+    let refused = |dialect: Dialect, layers: &[(&str, Grid)]| dialect.config_of(layers, &[]).unwrap_err().to_string();
+    let zeros = refused(Dialect::Gptq, &[("a", most), ("b", grid("uint4/128/f16"))]);
+    assert!(zeros.contains("b has zero points"), "{zeros}");
+    let sizes = refused(Dialect::Awq, &[("a", most), ("b", grid("int4/64/f16"))]);
+    assert!(sizes.contains("b has 64 where others have 128"), "{sizes}");
+    let with_head = Dialect::Gptq.config_of(&[("a", most), ("lm_head", most)], &[]).unwrap();
+    assert_eq!((&gptq["lm_head"], &with_head["lm_head"]), (&false.into(), &true.into()));
+    // One grid is the configuration that there was.
+    for dialect in [Dialect::Gptq, Dialect::Awq, Dialect::Compressed] {
+        assert_eq!(dialect.config_of(&[("a", most), ("b", most)], &[]), Ok(dialect.config(most, &[])));
+    }
 }
 
 /// Both versions of a symmetric layer are told by their zero points, whatever the file says of itself.
@@ -134,7 +206,7 @@ fn both_packings_of_compressed_tensors_are_read() {
         let before = packed(&format!("int{width}/16/f16"), [4, 96], false, 5);
         let mut source = Memory::new(compressed::tensors("l", &before).unwrap());
         // Without it, 24 words of 96 codes could have 7 bits or 8.
-        source.config = Some(compressed::config(&before, &[]));
+        source.config = Some(Dialect::Compressed.config(&before, &[]));
         assert_eq!(read(&source, "l").unwrap().unwrap(), before, "{width} bits, dense");
         let fields = (32 / width) as usize;
         let words: Vec<u32> = (before.codes().chunks(96))
@@ -242,7 +314,10 @@ proptest! {
         drop in any::<bool>(),
     ) {
         let before = packed("uint4/32/f16", [32, 64], dialect != Dialect::Awq, 2);
-        let mut tensors = dialect.write("l", &before).unwrap();
+        let mut tensors = match dialect {
+            Dialect::Compressed => of_older_tools(&before),
+            _ => dialect.write("l", &before).unwrap(),
+        };
         let at = at % tensors.len();
         let count: usize = shape.iter().product();
         tensors[at].bytes = vec![fill; count * dtype.bitsize() / 8];

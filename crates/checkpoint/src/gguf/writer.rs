@@ -147,22 +147,31 @@ impl<'a> Writer<'a> {
     ///
     /// Errors: as [`Writer::dense`] and [`Writer::packed`].
     pub fn copy_all(&mut self, source: &'a dyn Source) -> Result<(), CheckpointError> {
+        self.copy_with(source, move |layer| {
+            let missing =
+                || CheckpointError::MissingTensor { path: source.path().to_owned(), tensor: layer.to_owned() };
+            dialect::read(source, layer)?.ok_or_else(missing)
+        })
+    }
+
+    /// As [`copy_all`](Self::copy_all), with packed layers as `read` gives them; it is asked for each twice.
+    ///
+    /// Errors: as [`copy_all`](Self::copy_all), and those of `read`.
+    pub fn copy_with(
+        &mut self,
+        source: &'a dyn Source,
+        read: impl Fn(&str) -> Result<Packed, CheckpointError> + Clone + 'a,
+    ) -> Result<(), CheckpointError> {
         let mut spelled = BTreeSet::new();
         for layer in dialect::layers(source) {
             let Some(dialect) = Dialect::of(source, &layer) else { continue };
             spelled.extend(dialect.tensors(source, &layer)?);
-            let read = {
-                let layer = layer.clone();
-                move || match dialect::read(source, &layer)? {
-                    Some(packed) => Ok(packed),
-                    None => Err(CheckpointError::MissingTensor { path: source.path().to_owned(), tensor: layer }),
-                }
-            };
-            let packed = read.clone()()?;
+            let packed = read(&layer)?;
             let (coded, ordered) =
                 (Layer { scheme: packed.scheme(), shape: packed.shape() }, packed.parts().order.is_some());
             self.fitted(&layer, &coded, ordered)?;
-            self.packed_later(&layer, coded, read)?;
+            let (name, read) = (layer.clone(), read.clone());
+            self.packed_later(&layer, coded, move || read(&name))?;
         }
         for name in source.names() {
             if !spelled.contains(name) && !name.ends_with(FREQUENCIES) {

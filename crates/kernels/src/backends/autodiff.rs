@@ -6,7 +6,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend};
 
-use crate::ops::{Levels, Order, PackedParts, QuantBackend, Side};
+use crate::ops::{Levels, Minimums, Order, PackedParts, QuantBackend, Side};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn packed_decode(w: PackedParts<Self>) -> FloatTensor<Self> {
@@ -47,8 +47,13 @@ fn inner<B: QuantBackend, C: CheckpointStrategy>(w: PackedParts<Autodiff<B, C>>)
         scales: w.scales.into_primitive(),
         levels: match w.levels {
             Levels::Signed => Levels::Signed,
+            Levels::Unsigned => Levels::Unsigned,
             Levels::Affine(zeros) => Levels::Affine(zeros),
             Levels::Table(levels) => Levels::Table(levels.into_primitive()),
+        },
+        minimums: match w.minimums {
+            Minimums::None => Minimums::None,
+            Minimums::Floats(minimums) => Minimums::Floats(minimums.into_primitive()),
         },
         order: match w.order {
             Order::Natural => Order::Natural,

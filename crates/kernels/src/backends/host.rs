@@ -8,7 +8,7 @@ use burn::tensor::{DType, FloatDType, IntDType, TensorData};
 use quench_cpu::{DENSE_ROWS, Dense, Images, Isa, Weights};
 
 use crate::dense::dense;
-use crate::ops::{Layout, Levels, Order, PackedParts, Side, Window};
+use crate::ops::{Layout, Levels, Minimums, Order, PackedParts, Side, Window};
 
 /// A backend whose tensors are in host memory.
 pub(crate) trait HostBackend: Backend {
@@ -105,12 +105,14 @@ struct Slices<'a> {
     codes: Cow<'a, [i32]>,
     scales: Cow<'a, [u32]>,
     levels: Values<'a>,
+    minimums: Option<Cow<'a, [f32]>>,
     order: Option<Cow<'a, [i32]>>,
 }
 
 /// [`Levels`] as slices.
 enum Values<'a> {
     Signed,
+    Unsigned,
     Affine(Cow<'a, [i32]>),
     Table(Cow<'a, [f32]>),
 }
@@ -123,8 +125,13 @@ impl<'a> Slices<'a> {
             scales: B::words(&w.scales),
             levels: match &w.levels {
                 Levels::Signed => Values::Signed,
+                Levels::Unsigned => Values::Unsigned,
                 Levels::Affine(zeros) => Values::Affine(B::i32s(zeros)),
                 Levels::Table(levels) => Values::Table(B::f32s(levels)),
+            },
+            minimums: match &w.minimums {
+                Minimums::None => None,
+                Minimums::Floats(minimums) => Some(B::f32s(minimums)),
             },
             order: match &w.order {
                 Order::Natural => None,
@@ -136,10 +143,15 @@ impl<'a> Slices<'a> {
     fn weights(&self) -> Weights<'_> {
         let levels = match &self.levels {
             Values::Signed => quench_cpu::Levels::Signed,
+            Values::Unsigned => quench_cpu::Levels::Unsigned,
             Values::Affine(zeros) => quench_cpu::Levels::Affine(bytemuck::cast_slice(zeros)),
             Values::Table(levels) => quench_cpu::Levels::Table(levels),
         };
         let order = self.order.as_deref().map(bytemuck::cast_slice);
-        Weights::new(self.layout, bytemuck::cast_slice(&self.codes), &self.scales, levels, order)
+        let w = Weights::new(self.layout, bytemuck::cast_slice(&self.codes), &self.scales, levels, order);
+        match &self.minimums {
+            None => w,
+            Some(minimums) => w.with_minimums(bytemuck::cast_slice(minimums)),
+        }
     }
 }

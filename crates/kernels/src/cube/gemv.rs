@@ -91,7 +91,7 @@ pub(super) fn gemv(x: CubeTensor, w: &Operands, runs: Runs) -> CubeTensor {
     let dtype = x.dtype;
     let table = match w.levels {
         Levels::Table(_) => 1 << w.layout.bits,
-        Levels::Signed | Levels::Affine(_) => 0,
+        Levels::Signed | Levels::Unsigned | Levels::Affine(_) => 0,
     };
     let form = Form { rows, slots, fold, runs, table };
     let x = arranged(x, w);

@@ -23,7 +23,7 @@ use quench_format::tiles::STEP;
 pub(crate) use decode::{decode, select_rows};
 pub(crate) use matmul::matmul;
 
-use crate::ops::{Layout, Levels, Order, PackedParts};
+use crate::ops::{Layout, Levels, Minimums, Order, PackedParts};
 
 /// A packed matrix as a kernel reads it: codes in words `C`, scales in words `S`, of one lane or several.
 #[derive(CubeType, CubeLaunch)]
@@ -85,12 +85,19 @@ struct Operands {
 }
 
 impl Operands {
+    /// # Panics
+    ///
+    /// If the matrix has minimums, for which there is no kernel here: [`crate::QTensor::is_served`].
     fn new(w: PackedParts<CubeBackend>) -> Self {
+        if let Minimums::Floats(_) = w.minimums {
+            panic!("no kernel adds minimums on Cube: decode a matrix {:?} that has them", w.layout.shape);
+        }
         Self {
             codes: in_rows(w.codes),
             scales: in_rows(w.scales),
             levels: match w.levels {
-                Levels::Signed => Levels::Signed,
+                // Codes are unsigned only beside minimums.
+                Levels::Signed | Levels::Unsigned => Levels::Signed,
                 Levels::Affine(zeros) => Levels::Affine(in_rows(zeros)),
                 Levels::Table(levels) => Levels::Table(into_contiguous(levels)),
             },
@@ -115,7 +122,7 @@ impl Operands {
             self.scales.clone().into_buffer_arg(),
             pitch(&self.scales) / scale_lanes,
             match &self.levels {
-                Levels::Signed => ValuesArgs::Signed,
+                Levels::Signed | Levels::Unsigned => ValuesArgs::Signed,
                 Levels::Affine(zeros) => {
                     ValuesArgs::Affine(ZerosLaunch::new(zeros.clone().into_buffer_arg(), pitch(zeros)))
                 }

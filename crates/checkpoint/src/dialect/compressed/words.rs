@@ -6,14 +6,15 @@
 //! | `<layer>.weight_scale` | F32, F16, BF16 | `[out, groups]` | scales |
 //! | `<layer>.weight_shape` | I64 | `[2]` | `out`, `in` |
 //! | `<layer>.weight_zero_point` | I32 | `[words(out, b), groups]` | zero points, plus `2^(b−1)`, packed along `out`; asymmetric only |
-//! | `<layer>.weight_g_idx` | I32 | `[in]` | the group of each column, where they are not runs of columns |
+//! | `<layer>.weight_g_idx` | I32 | `[in]` | the group of each column, where they are not runs of columns; only read |
 //!
 //! ```text
 //! w[o, i] = scale[o, g] · (q[o, i] − zero[o, g])        words(n, b) = ceil(n · b / 32)
 //! ```
 //!
 //! Until May 2026 a word held `floor(32 / b)` codes and no code crossed words, which differs at 3, 5, 6 and 7 bits: the width of
-//! the tensor tells.
+//! the tensor tells. In August 2026 (0.19) the tool ceased to read orders of columns: its configuration refuses `actorder = "group"`, and
+//! nothing looks at `weight_g_idx`. Older files have it and are read; a matrix whose groups are not runs of columns is not written.
 //!
 //! Source: vllm-project/compressed-tensors, `compressors/pack_quantized`.
 
@@ -136,7 +137,10 @@ pub(super) fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, 
         return Err(refused("has scales that are floats for integers, and no others".to_owned()));
     };
     let groups = packed.scheme().group.groups_per_row(columns);
-    let (codes, members) = natural(packed);
+    let (codes, None) = natural(packed) else {
+        // Files with `weight_g_idx` say `actorder = "group"`; without it 0.19 would not look at the tensor, and read other weights.
+        return Err(refused("has no order of columns since version 0.19 of the tool".to_owned()));
+    };
     let tensor = |suffix, dtype, shape, bytes| tensor(layer, suffix, dtype, shape, bytes);
     let words = bits::pack(&codes, columns, width);
     let (dtype, scales) = scale_bytes(kind, &packed.scale_values());
@@ -152,9 +156,6 @@ pub(super) fn tensors(layer: &str, packed: &Packed) -> Result<Vec<NamedTensor>, 
         let zero_words = words.len() / groups;
         let bytes = word_bytes(turned(&words, [groups, zero_words]));
         tensors.push(tensor("weight_zero_point", Dtype::I32, vec![zero_words, groups], bytes));
-    }
-    if let Some(members) = members {
-        tensors.push(tensor("weight_g_idx", Dtype::I32, vec![columns], word_bytes(members)));
     }
     Ok(tensors)
 }
