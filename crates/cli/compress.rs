@@ -1,6 +1,6 @@
 //! `quench compress`: as small as asked for, and as close to the dense model as that allows.
 
-use quench::job::{Budget, Compressed, Compression, Overwrite, Step, Verdict};
+use quench::job::{Budget, Compressed, Compression, Overwrite, Verdict};
 use quench::quantize::recipe::{Evaluation, Gates};
 
 use crate::args::Compress;
@@ -50,12 +50,7 @@ pub fn run(arguments: &Compress) -> anyhow::Result<Outcome> {
     interrupt::install("nothing is kept of a search that is broken off")?;
     let mut progress = Progress::new(arguments.quiet);
     let found = compression.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { done, of } => progress.batches(done, of),
-            Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         interrupt::flow()
     })?;
     progress.end();

@@ -1,7 +1,7 @@
 //! `quench convert`: the same model in another container.
 
 use quench::checkpoint::Coding;
-use quench::job::{Conversion, Converted, JobError, Overwrite, Requantize, Step};
+use quench::job::{Conversion, Converted, JobError, Overwrite, Requantize};
 
 use crate::args::Convert;
 use crate::failure::Outcome;
@@ -36,11 +36,7 @@ pub fn coding(entropy_code: bool) -> Coding {
 fn carry_out(conversion: &Conversion, quiet: bool) -> Result<Converted, JobError> {
     let mut progress = Progress::new(quiet);
     let converted = conversion.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         interrupt::flow()
     })?;
     progress.end();

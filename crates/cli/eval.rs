@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use quench::eval::Measured;
-use quench::job::{Measurement, Step};
+use quench::job::Measurement;
 use quench::models::text::TextSource;
 use quench::quantize::recipe::Evaluation;
 use serde::{Deserialize, Serialize};
@@ -53,11 +53,7 @@ pub fn run(arguments: &Eval) -> anyhow::Result<Outcome> {
     };
     let mut progress = Progress::new(arguments.quiet);
     let comparison = measurement.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         // Nothing is kept of an evaluation, so Ctrl-C just ends the program.
         ControlFlow::Continue(())
     })?;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use quench::job::{Overwrite, Step, Tuning, TuningReport};
+use quench::job::{Overwrite, Tuning, TuningReport};
 use quench::quantize::recipe::Calibration;
 use quench::tune::{Method, Rates, Settings};
 
@@ -40,11 +40,7 @@ pub fn run(arguments: &Finetune) -> anyhow::Result<Outcome> {
     interrupt::install("the state of the run is kept, and --resume goes on from it")?;
     let mut progress = Progress::new(arguments.quiet);
     let report = tuning.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         interrupt::flow()
     })?;
     progress.end();

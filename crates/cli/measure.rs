@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use quench::job::{Contrast, ContrastSettings, Contrasted, Named, Scoring, Site, Step};
+use quench::job::{Contrast, ContrastSettings, Contrasted, Named, Scoring, Site};
 use quench::metrics::{Bootstrap, Interval, Value};
 use quench::quantize::recipe::Calibration;
 
@@ -52,11 +52,7 @@ pub fn run(arguments: &Measure) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(arguments.quiet);
     // Nothing is kept, so Ctrl-C just ends the program.
     let found = contrast.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         ControlFlow::Continue(())
     })?;
     progress.end();

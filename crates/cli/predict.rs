@@ -45,11 +45,7 @@ pub fn run(arguments: &Predict) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(arguments.quiet);
     // Nothing is kept, so Ctrl-C just ends the program.
     let mut observe = |step: Step<'_>| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         ControlFlow::Continue(())
     };
     let mut rows = Vec::new();

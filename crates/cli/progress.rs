@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use quench::job::Step;
 
 /// Steps of the bar per unit of work: batches and layers move it within a block.
 const FINE: u64 = 1000;
@@ -40,6 +41,17 @@ impl Progress {
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(std::time::Duration::from_millis(500));
             self.bar = Some(bar);
+        }
+    }
+
+    /// Shows what a job says of itself.
+    pub fn follow(&mut self, step: &Step<'_>) {
+        match step {
+            Step::Phase { name, total } => self.phase(name, *total),
+            Step::Progress { done, what, .. } => self.step(*done, what),
+            Step::Batches { done, of } => self.batches(*done, *of),
+            Step::Layer(entry) => self.detail(entry.layer.rsplit('.').next().unwrap_or(&entry.layer)),
+            Step::Resumed { sections } => self.detail(&format!("{sections} sections from the interrupted run")),
         }
     }
 

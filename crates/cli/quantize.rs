@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use quench::job::{Job, JobError, Overwrite, Report, Step, recipes};
+use quench::job::{Job, JobError, Overwrite, Report, recipes};
 use quench::models::Kind;
 use quench::models::text::TextSource;
 use quench::quantize::{Plan, Recipe};
@@ -58,13 +58,7 @@ pub fn run(arguments: &Quantize) -> anyhow::Result<Outcome> {
 fn carry_out(job: &Job, quiet: bool) -> Result<Report, JobError> {
     let mut progress = Progress::new(quiet);
     let report = job.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { done, of } => progress.batches(done, of),
-            Step::Layer(entry) => progress.detail(entry.layer.rsplit('.').next().unwrap_or(&entry.layer)),
-            Step::Resumed { sections } => progress.detail(&format!("{sections} sections from the interrupted run")),
-        }
+        progress.follow(&step);
         interrupt::flow()
     })?;
     progress.end();

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use anyhow::bail;
-use quench::job::{Step, SweepSettings, Swept, Threshold as Sweeping, Thresholds};
+use quench::job::{SweepSettings, Swept, Threshold as Sweeping, Thresholds};
 use quench::metrics::{Bootstrap, Value};
 use quench::quantize::recipe::Calibration;
 
@@ -55,11 +55,7 @@ pub fn run(arguments: &Threshold) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(arguments.quiet);
     // Nothing is kept, so Ctrl-C just ends the program.
     let found = sweeping.run(&mut |step| {
-        match step {
-            Step::Phase { name, total } => progress.phase(name, total),
-            Step::Progress { done, what, .. } => progress.step(done, what),
-            Step::Batches { .. } | Step::Layer(_) | Step::Resumed { .. } => {}
-        }
+        progress.follow(&step);
         ControlFlow::Continue(())
     })?;
     progress.end();
